@@ -1,0 +1,27 @@
+"""Lazy boto3 clients, one per service and process. boto3 is imported on first use."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+CONNECT_TIMEOUT_SECONDS = 3
+READ_TIMEOUT_SECONDS = 10
+
+
+@cache
+def client(service: str) -> Any:
+    """The process's client for a service. Short timeouts: a hanging call must not eat an invocation."""
+    import boto3
+    from botocore.config import Config
+
+    factory: Any = boto3.client  # its stubs want a literal name
+    return factory(
+        service,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"mode": "standard", "max_attempts": 3},
+            max_pool_connections=16,
+        ),
+    )

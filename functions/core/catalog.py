@@ -1,0 +1,133 @@
+"""The catalogue: one row per queue, job type and schedule. Code, template and database are held to it.
+
+Standard library only, so that it costs a cold start nothing. Payload and perform are dotted strings
+(`package.module:name`): a worker imports only the job in hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import time, timedelta
+
+from functions.core.errors import UnknownJobType
+from functions.core.retry import RetryPolicy
+
+EXTRA_RECEIVES = 15
+"""maxReceiveCount is attempts + this: hand-backs that are not attempts (outages, throttling, early deliveries) must
+not dead-letter a message (DESIGN rule 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One SQS queue and the worker that empties it. The template is held to these numbers by tests/contract."""
+
+    name: str
+    timeout_seconds: int
+    """The worker function's timeout."""
+    batch_size: int = 10
+    batch_window_seconds: int = 0
+    max_concurrency: int = 10
+    fifo: bool = False
+
+    @property
+    def visibility_seconds(self) -> int:
+        """Six timeouts plus the batching window: AWS's advice for event source mappings."""
+        return 6 * self.timeout_seconds + self.batch_window_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """One kind of job: where it travels, how it is retried, what it takes and what it does."""
+
+    name: str
+    queue: str
+    payload: str
+    """Dotted string of its pydantic contract."""
+    perform: str
+    """Dotted string of its handler: `perform(job, tx)`, or `perform(jobs, tx)` when `set_based`, or an object with
+    `prepare`, `send` and `record` when `outside_effect`."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    set_based: bool = False
+    outside_effect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A daily job per tenant, at a time of the tenant's own day."""
+
+    name: str
+    job_type: str
+    local_time: time
+    catch_up: timedelta
+    """How late a run may still start; beyond it the day is recorded as missed and the next day's run covers it."""
+
+
+class Catalog:
+    """Look-ups over the rows. Tests build their own; everything else uses `CATALOG`."""
+
+    def __init__(
+        self, queues: tuple[Queue, ...], job_types: tuple[JobType, ...], schedules: tuple[Schedule, ...]
+    ) -> None:
+        self.queues: Mapping[str, Queue] = {queue.name: queue for queue in queues}
+        self.job_types: Mapping[str, JobType] = {job_type.name: job_type for job_type in job_types}
+        self.schedules: Mapping[str, Schedule] = {schedule.name: schedule for schedule in schedules}
+
+    def job_type(self, name: str) -> JobType:
+        """The row of a job type. Raises `UnknownJobType`, naming those that exist."""
+        try:
+            return self.job_types[name]
+        except KeyError:
+            known = ", ".join(sorted(self.job_types))
+            raise UnknownJobType(f"unknown job type {name!r}; the catalogue has: {known}") from None
+
+    def max_receive_count(self, queue: str) -> int:
+        """MaxReceiveCount of a queue's redrive policy: the most attempts of its job types + EXTRA_RECEIVES."""
+        attempts = [row.retry.max_attempts for row in self.job_types.values() if row.queue == queue]
+        return max(attempts, default=RetryPolicy().max_attempts) + EXTRA_RECEIVES
+
+
+CATALOG = Catalog(
+    queues=(
+        Queue(
+            "compliance-refresh",
+            timeout_seconds=60,
+            batch_size=100,
+            batch_window_seconds=1,
+            max_concurrency=4,
+        ),
+        Queue("upkeep", timeout_seconds=30, max_concurrency=2),
+        Queue("notifications", timeout_seconds=60),
+        Queue("filing-reminders", timeout_seconds=60),
+        Queue("scheduled-email", timeout_seconds=60),
+        Queue("email-critical", timeout_seconds=30, fifo=True),
+        Queue("email", timeout_seconds=30, fifo=True),
+        Queue("email-bulk", timeout_seconds=60),
+        Queue("ses-events", timeout_seconds=30),
+    ),
+    job_types=(
+        JobType(
+            "compliance.refresh",
+            queue="compliance-refresh",
+            payload="functions.compliance.payloads:ComplianceRefresh",
+            perform="functions.compliance.refresh:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "upkeep.probe",
+            queue="upkeep",
+            payload="functions.upkeep.payloads:Probe",
+            perform="functions.upkeep.probe:perform",
+            retry=RetryPolicy(max_attempts=3, base_seconds=0.5, cap_seconds=2),
+        ),
+    ),
+    schedules=(
+        Schedule(
+            "daily-compliance-refresh",
+            job_type="compliance.refresh",
+            local_time=time(2, 0),
+            catch_up=timedelta(hours=22),
+        ),
+    ),
+)

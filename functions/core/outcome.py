@@ -1,0 +1,74 @@
+"""How a run of a job ends: the values a handler returns.
+
+A handler returns one of these. An exception that escapes it is the job's own failure and is retried by the
+policy of its type, exactly like `Retry`; its writes are rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from functions.core.job import JobRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Finished. `result` (JSON) is kept with the job; `enqueue` is ordered in the same transaction."""
+
+    result: Mapping[str, Any] | None = None
+    enqueue: Sequence[JobRequest] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Finished without doing anything, and why: the reason is recorded and counted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """A step of a long job is done: commit it, and go on from `checkpoint` in the next delivery. Uses no attempt."""
+
+    checkpoint: Mapping[str, Any]
+    progress: float | None = None
+    """Share done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """This run failed. Another attempt follows unless they are used up; `delay_seconds` overrides the policy's."""
+
+    reason: str
+    delay_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now, through no fault of the job (a rate limit, quiet hours): come back at `until`. Uses no attempt."""
+
+    until: datetime
+    reason: str
+
+    def __post_init__(self) -> None:
+        if self.until.tzinfo is None:
+            raise ValueError(f"Snooze.until must be an aware datetime; {self.until!r} has no time zone")
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No further attempt can help: the job is dead at once, with this reason."""
+
+    reason: str
+
+
+Outcome = Done | Skipped | Continue | Retry | Snooze | GiveUp
+
+UNDONE = (Retry, Snooze, GiveUp)
+"""Endings after which the run's own writes are rolled back, since another run (or none) will make them.
+
+A set-based handler shares one savepoint among its jobs and must not have written for a job it ends so.
+"""

@@ -1,0 +1,117 @@
+"""One lazy connection to PostgreSQL per process: pg8000 through SQLAlchemy Core.
+
+A Lambda process serves one event at a time, so the pool holds one connection and never overflows.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+
+from functions.core.errors import DatabaseAway
+from functions.db.settings import DatabaseSettings, load_settings
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+
+CONNECT_TIMEOUT_SECONDS = 10
+IDLE_RECYCLE_SECONDS = 600
+"""Under the 1,800 s after which RDS Proxy closes an idle client connection."""
+CA_BUNDLE = Path(__file__).with_name("rds-global-bundle.pem")
+
+MISSING_OBJECT = frozenset({"42P01", "42703", "42704", "42883"})
+"""Undefined table, column, object, function: the schema is older than the code.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+@cache
+def engine() -> Engine:
+    """The process's engine. Nothing is connected, and no secret read, until the first statement.
+
+    Raises `ConfigurationError` when the environment names no database.
+    """
+    return make_engine(load_settings())
+
+
+def make_engine(settings: DatabaseSettings) -> Engine:
+    """An engine for these settings: one connection, kept."""
+    return create_engine(
+        "postgresql+pg8000://",
+        creator=lambda: connect(settings),
+        pool_size=1,
+        max_overflow=0,
+        pool_recycle=IDLE_RECYCLE_SECONDS,
+        pool_reset_on_return="rollback",
+    )
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """A connection in a transaction: committed at the end of the block, rolled back when it raises."""
+    with engine().begin() as connection:
+        yield connection
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database was away, as against a statement being wrong."""
+    if isinstance(error, DatabaseAway):
+        return True
+    # Class 08 is connection failure, 57 operator intervention (shutdown), 53 out of resources (connections, disk).
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error)[:2] in {"08", "57", "53"})
+
+
+def is_not_migrated(error: BaseException) -> bool:
+    """Whether a statement met a table or function that does not exist yet."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's five-character error code, or an empty string."""
+    details = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def connect(settings: DatabaseSettings) -> Any:
+    """A pg8000 connection: TLS verified against the RDS bundle, or a local unix socket.
+
+    Raises `DatabaseAway` when nobody answers there.
+    """
+    import pg8000.dbapi
+
+    try:
+        return pg8000.dbapi.connect(
+            user=settings.user, password=settings.password, database=settings.database, **_transport(settings)
+        )
+    except (OSError, pg8000.dbapi.InterfaceError) as error:
+        raise DatabaseAway(
+            f"PostgreSQL does not answer at {settings.host}, port {settings.port} ({error}): is it running and reachable?"
+        ) from error
+
+
+def _transport(settings: DatabaseSettings) -> dict[str, Any]:
+    if settings.is_local_socket:
+        return {"unix_sock": f"{settings.host}/.s.PGSQL.{settings.port}"}
+    # pg8000 leaves Nagle's algorithm on; a socket of our own makes a TLS connect 3 ms instead of 47.
+    sock = socket.create_connection((settings.host, settings.port), timeout=CONNECT_TIMEOUT_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.settimeout(None)
+    tls = None if settings.host in {"127.0.0.1", "localhost", "::1"} else _tls_context()
+    return {"host": settings.host, "port": settings.port, "sock": sock, "ssl_context": tls}
+
+
+def _tls_context() -> ssl.SSLContext:
+    import ssl
+
+    # The public roots stay trusted: RDS Proxy's certificate is Amazon Trust Services', not the RDS bundle's.
+    context = ssl.create_default_context()
+    context.load_verify_locations(CA_BUNDLE)
+    return context

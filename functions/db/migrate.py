@@ -1,0 +1,101 @@
+"""Brings the database up to date: schema by alembic, then the tables that mirror the code's catalogue.
+
+Runs as the function `migrate` on deploy and as `duecourse db migrate`. Running it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import available_timezones
+
+from sqlalchemy import text
+
+from functions.core.catalog import CATALOG, Catalog
+from functions.core.job import TRANSITIONS
+from functions.db.engine import engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).parents[2] / "infra" / "migrations"
+MONTHS_AHEAD = 3
+MIGRATION_LOCK = 4_735_911
+"""Key of the transaction-level advisory lock that makes two deployments migrate one after the other."""
+
+SYNC_TIME_ZONES = text("INSERT INTO time_zones SELECT unnest(CAST(:names AS text[])) ON CONFLICT DO NOTHING")
+
+SYNC_QUEUES = text("""
+    INSERT INTO queues (name, fifo)
+    SELECT name, fifo FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name text, fifo boolean)
+    ON CONFLICT (name) DO UPDATE SET fifo = excluded.fifo
+""")
+
+SYNC_JOB_TYPES = text("""
+    INSERT INTO job_types (name, queue)
+    SELECT name, queue FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name text, queue text)
+    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue
+""")
+
+SYNC_TRANSITIONS = text("""
+    WITH legal AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(from_state text, to_state text)
+    ), outdated AS (
+        DELETE FROM job_transitions WHERE (from_state, to_state) NOT IN (SELECT from_state, to_state FROM legal)
+    )
+    INSERT INTO job_transitions SELECT from_state, to_state FROM legal ON CONFLICT DO NOTHING
+""")
+
+# A schedule is on from the moment it first exists here: what is already past today does not fire.
+SYNC_SCHEDULES = text("""
+    INSERT INTO schedules (name, enabled_since) SELECT unnest(CAST(:names AS text[])), now() ON CONFLICT DO NOTHING
+""")
+
+ENSURE_PARTITIONS = text("SELECT ensure_job_partitions(:months_ahead)")
+
+
+def migrate(connection: Connection, catalog: Catalog = CATALOG) -> str:
+    """Upgrade the schema to the newest revision and mirror the catalogue, all in the connection's transaction.
+
+    Returns the revision reached.
+    """
+    from alembic import command
+    from alembic.runtime.migration import MigrationContext
+
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    command.upgrade(_alembic_config(connection), "head")
+    sync_catalog(connection, catalog)
+    connection.execute(ENSURE_PARTITIONS, {"months_ahead": MONTHS_AHEAD})
+    return MigrationContext.configure(connection).get_current_revision() or "none"
+
+
+def sync_catalog(connection: Connection, catalog: Catalog) -> None:
+    """Mirror queues, job types, legal transitions, schedules and time zones into the tables that SQL reads."""
+    connection.execute(SYNC_TIME_ZONES, {"names": sorted(available_timezones())})
+    queues = [{"name": queue.name, "fifo": queue.fifo} for queue in catalog.queues.values()]
+    connection.execute(SYNC_QUEUES, {"rows": json.dumps(queues)})
+    job_types = [{"name": row.name, "queue": row.queue} for row in catalog.job_types.values()]
+    connection.execute(SYNC_JOB_TYPES, {"rows": json.dumps(job_types)})
+    moves = [{"from_state": old, "to_state": new} for old, news in TRANSITIONS.items() for new in news]
+    connection.execute(SYNC_TRANSITIONS, {"rows": json.dumps(moves)})
+    connection.execute(SYNC_SCHEDULES, {"names": sorted(catalog.schedules)})
+
+
+def _alembic_config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, str]:
+    """Lambda `migrate`: invoked once per deployment; takes any event."""
+    del event, context
+    with engine().begin() as connection:
+        revision = migrate(connection)
+    print(json.dumps({"message": "migrated", "revision": revision}))
+    return {"revision": revision}

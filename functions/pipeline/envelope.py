@@ -1,0 +1,113 @@
+"""The body of a message: who the job is, never what it holds.
+
+Only an `external` message brings its payload along; every other one is a reference to a row of the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from functions.core.catalog import Catalog
+from functions.core.errors import NewerEnvelope, RejectedMessage, UnknownJobType
+
+VERSION = 1
+EXTERNAL_ID_PAST = timedelta(days=14)
+"""SQS keeps no message longer (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)."""
+EXTERNAL_ID_FUTURE = timedelta(days=1)
+
+
+class Envelope(BaseModel):
+    """A message's body. Unknown fields are ignored, so that a later release may add some without a new version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    v: int
+    type: str
+    id: UUID | None = None
+    delivery: Annotated[int, Field(ge=1)] = 1
+    tenant_id: UUID | None = None
+    correlation_id: str | None = None
+    external: bool = False
+    payload: dict[str, Any] | None = None
+    dedup_key: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    group_key: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="after")
+    def _identified(self) -> Self:
+        if not self.external and self.id is None:
+            raise ValueError("a message needs the id of its job")
+        if self.external and self.payload is None:
+            raise ValueError("an external message needs its payload")
+        if self.external and (self.id is None) == (self.dedup_key is None):
+            raise ValueError("an external message needs either an id (UUIDv7) or a dedup_key")
+        return self
+
+
+def parse(body: str, *, queue: str, catalog: Catalog, now: datetime) -> Envelope:
+    """Read a message's body.
+
+    Raises `RejectedMessage` with a readable reason that quotes no value of the body (it may be personal), or
+    `NewerEnvelope` when a later release wrote it.
+    """
+    try:
+        raw = json.loads(body)
+    except ValueError as error:
+        raise RejectedMessage(f"the body is no JSON: {_where(error)}") from None
+    if not isinstance(raw, dict):
+        raise RejectedMessage(f"the body is a JSON {_kind(raw)}, not an object with v, id, delivery and type")
+    version = raw.get("v")
+    if isinstance(version, int) and version > VERSION:
+        raise NewerEnvelope(f"envelope version {version} is newer than this release's {VERSION}")
+    try:
+        envelope = Envelope.model_validate(raw)
+    except ValidationError as error:
+        raise RejectedMessage(f"the envelope is invalid: {describe(error)}") from None
+    try:
+        wanted = catalog.job_type(envelope.type).queue
+    except UnknownJobType as error:
+        raise RejectedMessage(str(error)) from None
+    if wanted != queue:
+        raise RejectedMessage(f"job type {envelope.type!r} travels on queue {wanted!r}, not {queue!r}")
+    if envelope.external and envelope.id is not None:
+        _check_external_id(envelope.id, now)
+    return envelope
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error in one line: where and why, without the values."""
+    parts = [
+        f"{'.'.join(str(step) for step in item['loc']) or 'whole'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    return "; ".join(parts)
+
+
+def instant_of(job_id: UUID) -> datetime | None:
+    """The instant in a UUIDv7, or None for any other UUID."""
+    if job_id.version != 7:
+        return None
+    return datetime.fromtimestamp((job_id.int >> 80) / 1000, tz=UTC)
+
+
+def _check_external_id(job_id: UUID, now: datetime) -> None:
+    made = instant_of(job_id)
+    if made is None:
+        raise RejectedMessage("an external message's id must be a UUIDv7")
+    if not now - EXTERNAL_ID_PAST <= made <= now + EXTERNAL_ID_FUTURE:
+        raise RejectedMessage(
+            f"an external message's id must be from the last {EXTERNAL_ID_PAST.days} days or the coming"
+            f" {EXTERNAL_ID_FUTURE.days}; this one is from {made:%Y-%m-%d}"
+        )
+
+
+def _where(error: ValueError) -> str:
+    return f"{error.msg} at position {error.pos}" if isinstance(error, json.JSONDecodeError) else type(error).__name__
+
+
+def _kind(value: object) -> str:
+    return {list: "array", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")

@@ -1,0 +1,278 @@
+"""The statements that move jobs through their life: claim, triage, settle. Each is one statement for a whole batch.
+
+The truth is table `jobs`; its triggers count every transition and refuse illegal ones (migration 0002).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from functions.core.job import ClaimedJob, State
+
+EARLY_TOLERANCE_SECONDS = 1.0
+"""A message may come back this much before its job's run_at: visibility timeouts are whole seconds."""
+LOSSES_ALONE_UNTIL_DEATH = 3
+"""A run that is lost alone has no neighbour to blame; the third one is the job's own doing."""
+
+# One claim for the whole batch: the current delivery of each job that is free to run. `id = ANY(one array)` lets
+# PostgreSQL prune the other months' partitions at run time.
+CLAIM = text("""
+    UPDATE jobs AS j SET
+        state = 'active', claim_token = :token, claimed_alone = :alone, runs = j.runs + 1,
+        started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease_seconds * interval '1 second'
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[])) AS message(id, delivery)
+    WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = message.id AND j.delivery = message.delivery
+      AND j.state IN ('waiting', 'retrying', 'delayed')
+      AND j.run_at <= clock_timestamp() + :tolerance * interval '1 second'
+      AND (j.lost = 0 OR :alone)
+    RETURNING j.id, j.type, j.tenant_id, j.payload, j.attempts, j.runs, j.lost, j.correlation_id, j.checkpoint,
+        extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds
+""")
+
+# Why the claim left a message over, and what follows. Losses are recorded here, crashes buried, and jobs that an
+# operator redrove from a dead-letter queue revived: such a message was sent after the job died.
+TRIAGE = text("""
+    WITH message AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[]), CAST(:message_ids AS text[]),
+                             CAST(:sent_at AS timestamptz[])) AS m(id, delivery, message_id, sent_at)
+    ), held AS MATERIALIZED (
+        SELECT id, state, delivery, runs, run_at, lease_until, claimed_alone, lost_alone, started_at,
+               dead_message_id, died_at
+        FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+    ), judged AS MATERIALIZED (
+        SELECT m.id, m.message_id, m.sent_at, h.state, h.runs, h.claimed_alone, h.started_at,
+            CASE
+                WHEN h.id IS NULL THEN 'gone'
+                WHEN h.delivery <> m.delivery OR h.state IN ('completed', 'cancelled', 'paused', 'blocked') THEN 'stale'
+                WHEN h.state = 'dead' AND h.dead_message_id = m.message_id THEN 'dead'
+                WHEN h.state = 'dead' AND m.sent_at > h.died_at THEN 'revived'
+                WHEN h.state = 'dead' THEN 'stale'
+                WHEN h.state = 'active' AND h.lease_until > clock_timestamp() THEN 'busy'
+                WHEN h.state = 'active' AND h.lost_alone + h.claimed_alone::int >= :deadly THEN 'crashed'
+                WHEN h.state = 'active' THEN 'lost'
+                WHEN h.run_at > clock_timestamp() + :tolerance * interval '1 second' THEN 'early'
+                ELSE 'suspect'
+            END AS verdict,
+            greatest(0, extract(epoch FROM
+                CASE WHEN h.state = 'active' THEN h.lease_until ELSE h.run_at END - clock_timestamp()))::float8
+                AS wait_seconds
+        FROM message m LEFT JOIN held h ON h.id = m.id
+    ), attempt AS (
+        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
+        SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out before the run was settled', started_at
+        FROM judged WHERE verdict IN ('lost', 'crashed')
+        ON CONFLICT DO NOTHING
+    ), changed AS (
+        UPDATE jobs AS j SET
+            state = CASE judged.verdict WHEN 'lost' THEN 'retrying' WHEN 'crashed' THEN 'dead' ELSE 'waiting' END,
+            claim_token = NULL, lease_until = NULL,
+            lost = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.lost + 1 END,
+            lost_alone = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.lost_alone + j.claimed_alone::int END,
+            attempts = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.attempts END,
+            sent_at = CASE judged.verdict WHEN 'revived' THEN judged.sent_at ELSE j.sent_at END,
+            error_class = CASE judged.verdict WHEN 'crashed' THEN 'Crashed' ELSE j.error_class END,
+            error = CASE judged.verdict WHEN 'crashed'
+                THEN 'crashed: ' || :deadly || ' runs alone in their batch were lost before they settled'
+                ELSE j.error END,
+            dead_message_id = CASE judged.verdict WHEN 'crashed' THEN judged.message_id END,
+            died_at = CASE judged.verdict WHEN 'crashed' THEN clock_timestamp() END
+        FROM judged
+        WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = judged.id
+          AND judged.verdict IN ('lost', 'crashed', 'revived')
+        RETURNING j.dedup_key, j.state, j.id
+    ), freed AS (
+        DELETE FROM job_keys USING changed
+        WHERE job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id AND changed.state = 'dead'
+          AND job_keys.expires_at = 'infinity'
+    )
+    SELECT id, verdict, wait_seconds FROM judged
+""")
+
+# Ends runs. A row whose token no longer matches is not touched and not returned: that worker lost its lease.
+# The token is a join key, not a filter, or the planner expects one row and loops over the batch quadratically.
+SETTLE = text("""
+    WITH outcome AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:settlements AS jsonb)) AS o(
+            id uuid, token uuid, state text, counted boolean, resend boolean, delay_seconds float8, until timestamptz,
+            attempt text, error_class text, error text, traceback text, result jsonb, checkpoint jsonb, progress real,
+            message_id text)
+    ), settled AS (
+        UPDATE jobs AS j SET
+            state = o.state,
+            claim_token = NULL, lease_until = NULL,
+            attempts = j.attempts + o.counted::int,
+            lost = CASE WHEN o.attempt = 'released' THEN j.lost ELSE 0 END,
+            lost_alone = CASE WHEN o.attempt = 'released' THEN j.lost_alone ELSE 0 END,
+            run_at = coalesce(o.until, clock_timestamp() + o.delay_seconds * interval '1 second', j.run_at),
+            delivery = j.delivery + o.resend::int,
+            outbox_at = CASE WHEN o.resend THEN
+                coalesce(o.until, clock_timestamp() + o.delay_seconds * interval '1 second', clock_timestamp()) END,
+            sent_at = CASE WHEN o.resend THEN NULL ELSE j.sent_at END,
+            result = o.result,
+            checkpoint = coalesce(o.checkpoint, j.checkpoint),
+            progress = coalesce(o.progress, j.progress),
+            error_class = o.error_class,
+            error = o.error,
+            dead_message_id = CASE o.state WHEN 'dead' THEN o.message_id END,
+            died_at = CASE o.state WHEN 'dead' THEN clock_timestamp() END,
+            closed_at = CASE o.state WHEN 'completed' THEN clock_timestamp() END
+        FROM outcome AS o
+        WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = o.id AND j.claim_token = o.token
+        RETURNING j.id, j.runs, j.started_at, j.state, j.dedup_key
+    ), attempt AS (
+        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, traceback, started_at)
+        SELECT s.id, s.runs, o.attempt, o.counted, o.error_class, o.error, o.traceback, s.started_at
+        FROM settled s JOIN outcome o ON o.id = s.id
+        WHERE o.attempt IS NOT NULL
+    ), freed AS (
+        DELETE FROM job_keys USING settled AS s
+        WHERE s.dedup_key IS NOT NULL AND s.state IN ('completed', 'dead')
+          AND job_keys.key = s.dedup_key AND job_keys.job_id = s.id AND job_keys.expires_at = 'infinity'
+    )
+    SELECT id FROM settled
+""")
+
+# Both sides of conservation in one snapshot: what was ever enqueued, and where every job is now.
+CONSERVATION = text("""
+    WITH counted AS (
+        SELECT state, sum(n)::bigint AS n
+        FROM (SELECT state, count AS n FROM job_counts UNION ALL SELECT state, delta FROM job_count_deltas) AS both_tables
+        GROUP BY state
+    ), present AS (
+        SELECT state, count(*) AS n FROM jobs GROUP BY state
+    )
+    SELECT coalesce(counted.state, present.state) AS state, coalesce(counted.n, 0)::bigint AS counted,
+           coalesce(present.n, 0) AS present
+    FROM counted FULL JOIN present ON present.state = counted.state
+""")
+
+
+class Verdict(StrEnum):
+    """Why the claim left a message over."""
+
+    GONE = "gone"
+    STALE = "stale"
+    DEAD = "dead"
+    REVIVED = "revived"
+    BUSY = "busy"
+    CRASHED = "crashed"
+    LOST = "lost"
+    EARLY = "early"
+    SUSPECT = "suspect"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A left-over message's verdict; `wait_seconds` is the rest of the lease (busy) or until run_at (early)."""
+
+    id: UUID
+    verdict: Verdict
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a message says: which job, which delivery of it, and the message's own id and time of sending."""
+
+    id: UUID
+    delivery: int
+    message_id: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one run ends in the ledger. `attempt` names the row it leaves in job_attempts, None for none."""
+
+    id: UUID
+    state: State
+    attempt: str | None = None
+    counted: bool = False
+    resend: bool = False
+    delay_seconds: float | None = None
+    until: datetime | None = None
+    error_class: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    result: Any = None
+    checkpoint: Any = None
+    progress: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """Whether every job ever enqueued is accounted for. `states` are the jobs present by state."""
+
+    enqueued: int
+    pruned: int
+    states: dict[str, int]
+    holds: bool
+
+
+def claim(
+    tx: Connection, messages: Sequence[Reference], *, token: UUID, lease_seconds: float, alone: bool
+) -> list[ClaimedJob]:
+    """Claim the jobs of these messages that are free to run, under one token. `alone`: a batch of one."""
+    rows = tx.execute(
+        CLAIM,
+        {
+            "ids": [message.id for message in messages],
+            "deliveries": [message.delivery for message in messages],
+            "token": token,
+            "alone": alone,
+            "lease_seconds": lease_seconds,
+            "tolerance": EARLY_TOLERANCE_SECONDS,
+        },
+    )
+    return [ClaimedJob(*row) for row in rows]
+
+
+def triage(tx: Connection, messages: Sequence[Reference]) -> list[Judged]:
+    """Judge the messages that a claim left over, in one statement; see `TRIAGE`."""
+    rows = tx.execute(
+        TRIAGE,
+        {
+            "ids": [message.id for message in messages],
+            "deliveries": [message.delivery for message in messages],
+            "message_ids": [message.message_id for message in messages],
+            "sent_at": [message.sent_at for message in messages],
+            "tolerance": EARLY_TOLERANCE_SECONDS,
+            "deadly": LOSSES_ALONE_UNTIL_DEATH,
+        },
+    )
+    return [Judged(row.id, Verdict(row.verdict), row.wait_seconds) for row in rows]
+
+
+def settle(
+    tx: Connection, settlements: Sequence[Settlement], *, token: UUID, message_ids: dict[UUID, str]
+) -> set[UUID]:
+    """End runs claimed under `token`. Returns the ids that were still ours: the caller rolls back if one is missing."""
+    rows = [asdict(item) | {"token": token, "message_id": message_ids.get(item.id)} for item in settlements]
+    result = tx.execute(
+        SETTLE,
+        {
+            "ids": [item.id for item in settlements],
+            "settlements": json.dumps(rows, default=str, allow_nan=False),
+        },
+    )
+    return {row.id for row in result}
+
+
+def conservation(tx: Connection) -> Conservation:
+    """Compare the count deltas with the jobs present, in one snapshot (DESIGN rule 12)."""
+    counted: dict[str, int] = {}
+    present: dict[str, int] = {}
+    for row in tx.execute(CONSERVATION):
+        counted[row.state], present[row.state] = row.counted, row.present
+    enqueued, pruned = counted.pop("enqueued", 0), counted.pop("pruned", 0)
+    holds = enqueued == sum(present.values()) + pruned and all(counted[state] == present[state] for state in counted)
+    states = {str(state): present.get(state, 0) for state in State}
+    return Conservation(enqueued, pruned, states, holds)

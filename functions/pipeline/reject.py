@@ -1,0 +1,37 @@
+"""Messages nobody can understand: on record with a readable reason, and on their way to the dead-letter queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import text
+
+from functions.db.engine import transaction
+from functions.pipeline import observe
+from functions.pipeline.decide import HandBack
+from functions.pipeline.inbox import Message, Reply
+
+# The body is not kept: it may be personal, and the dead-letter queue has it.
+REJECT = text("""
+    INSERT INTO rejected_messages (queue, message_id, reason, receives)
+    SELECT :queue, message_id, reason, receives
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(message_id text, reason text, receives integer)
+    ON CONFLICT (queue, message_id) DO UPDATE
+        SET reason = excluded.reason, receives = excluded.receives, last_seen = now()
+""")
+
+
+def reject(rejected: Sequence[tuple[Message, str]], queue: str, reply: Reply) -> None:
+    """Record the reasons in one statement and hand the messages straight back: SQS's redrive policy does the rest."""
+    rows = [
+        {"message_id": message.message_id, "reason": reason, "receives": message.receives}
+        for message, reason in rejected
+    ]
+    with transaction() as tx:
+        tx.execute(REJECT, {"queue": queue, "rows": json.dumps(rows)})
+    for message, reason in rejected:
+        observe.logger().error(
+            "message_rejected", reason=reason, message_id=message.message_id, receives=message.receives
+        )
+        reply.set(message.message_id, HandBack(0))

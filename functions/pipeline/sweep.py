@@ -1,0 +1,188 @@
+"""Keeps the ledger in order, every five minutes: folds counts, keeps partitions ahead, finds jobs that fell silent.
+
+Every task commits alone, and one that fails does not keep the others from running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from functions.aws import sqs
+from functions.core.catalog import CATALOG, Catalog
+from functions.core.errors import DuecourseError
+from functions.db.engine import transaction
+from functions.db.migrate import ENSURE_PARTITIONS, MONTHS_AHEAD
+from functions.pipeline import observe, relay
+from functions.pipeline.ledger import conservation
+from functions.pipeline.settings import settings
+
+RETENTION_MONTHS = 13
+"""Closed jobs are kept for a full year and the month under way."""
+MESSAGE_RETENTION = timedelta(days=14)
+RESEND_BEFORE_EXPIRY = timedelta(days=1)
+FIRST_RESEND_SECONDS = 300
+"""A silent job is sent again after this; the wait doubles with each further time."""
+
+# Moves the deltas into the totals: a plain delete and upsert, so the totals are exact at every instant.
+FOLD = text("""
+    WITH folded AS (DELETE FROM job_count_deltas RETURNING queue, type, state, delta)
+    INSERT INTO job_counts AS c (queue, type, state, count)
+    SELECT queue, type, state, sum(delta) FROM folded GROUP BY queue, type, state ORDER BY queue, type, state
+    ON CONFLICT (queue, type, state) DO UPDATE SET count = c.count + excluded.count
+""")
+
+EXPIRE_KEYS = text("DELETE FROM job_keys WHERE expires_at <= now()")
+
+# Queues whose ledger holds jobs that were sent and not yet finished; dead ones are SQS's to move.
+SENT = text("""
+    SELECT DISTINCT queue FROM jobs
+    WHERE closed_at IS NULL AND sent_at IS NOT NULL AND state IN ('waiting', 'retrying', 'active')
+""")
+
+# Whether this sweep and the one before it found the queue empty.
+MARK_IDLE = text("""
+    WITH before AS (SELECT name, idle_since FROM queues WHERE name = :queue)
+    UPDATE queues SET idle_since = CASE WHEN :empty THEN coalesce(queues.idle_since, now()) END
+    FROM before WHERE queues.name = before.name
+    RETURNING :empty AND before.idle_since IS NOT NULL AS empty_twice
+""")
+
+# Sends silent jobs again under a new delivery number. A run whose lease ran out meanwhile is recorded as lost.
+RESEND = text("""
+    WITH silent AS MATERIALIZED (
+        SELECT id, state, runs, started_at FROM jobs
+        WHERE closed_at IS NULL AND queue = :queue AND sent_at IS NOT NULL AND state IN ('waiting', 'retrying', 'active')
+          AND (state <> 'active' OR lease_until < now())
+          AND run_at <= now()
+          AND (sent_at < now() - CAST(:near_expiry AS interval) OR (:empty_twice
+               AND sent_at < now() - coalesce(resend_after, CAST(:first AS interval))))
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    ), attempt AS (
+        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
+        SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out and the message is gone', started_at
+        FROM silent WHERE state = 'active'
+        ON CONFLICT DO NOTHING
+    )
+    UPDATE jobs AS j SET
+        state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
+        lost = j.lost + (j.state = 'active')::int,
+        lost_alone = j.lost_alone + (j.state = 'active' AND j.claimed_alone)::int,
+        claim_token = NULL, lease_until = NULL,
+        delivery = j.delivery + 1, sent_at = NULL, outbox_at = now(),
+        resend_after = coalesce(j.resend_after, CAST(:first AS interval)) * 2
+    FROM silent WHERE j.id = silent.id
+    RETURNING j.id
+""")
+
+MONTHS_TO_RETIRE = text("""
+    SELECT to_date(substr(relid::text, 6), 'YYYY_MM') AS month FROM pg_partition_tree('jobs')
+    WHERE relid::text ~ '^jobs_\\d{4}_\\d{2}$' AND to_date(substr(relid::text, 6), 'YYYY_MM') < :before
+    ORDER BY month
+""")
+RETIRE = text("SELECT retire_job_partition(:month)")
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """Lambda `sweep`: every five minutes; takes any event."""
+    del event, context
+    return sweep(datetime.now(UTC))
+
+
+def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
+    """Run every task. Returns what each did; one that failed is logged, reported as `failed`, and raised at the end."""
+    tasks: dict[str, Callable[[], object]] = {
+        "folded": fold,
+        "partitions_made": keep_partitions_ahead,
+        "keys_expired": expire_keys,
+        "resent": lambda: resend_silent(catalog),
+        "relayed": lambda: relay.drain(catalog=catalog).sent,
+        "jobs_pruned": lambda: retire_old_months(now.date()),
+        "conservation": check_conservation,
+    }
+    report: dict[str, Any] = {}
+    failures = []
+    for name, task in tasks.items():
+        try:
+            report[name] = task()
+        except Exception as error:  # noqa: BLE001 - the other tasks must still run; raised below
+            observe.logger().exception("sweep_task_failed", task=name)
+            report[name] = "failed"
+            failures.append(f"{name}: {observe.summary(error)}")
+    observe.logger().info("swept", **report)
+    if failures:
+        raise DuecourseError(f"the sweep could not finish: {'; '.join(failures)}")
+    return report
+
+
+def fold() -> int:
+    """Fold the count deltas into the totals. Returns how many totals changed."""
+    with transaction() as tx:
+        return tx.execute(FOLD).rowcount
+
+
+def keep_partitions_ahead() -> int:
+    """Create the coming months' partitions. Returns how many were missing."""
+    with transaction() as tx:
+        return int(tx.execute(ENSURE_PARTITIONS, {"months_ahead": MONTHS_AHEAD}).scalar_one())
+
+
+def expire_keys() -> int:
+    """Forget deduplication keys whose window has ended."""
+    with transaction() as tx:
+        return tx.execute(EXPIRE_KEYS).rowcount
+
+
+def resend_silent(catalog: Catalog) -> int:
+    """Send again what was sent and never heard of, where the queue is empty twice running or retention nears its end.
+
+    A backlog is never multiplied: as long as a queue holds any message, its jobs are thought to be among them.
+    """
+    with transaction() as tx:
+        queues = [row.queue for row in tx.execute(SENT) if row.queue in catalog.queues]
+    # SQS is asked outside a transaction: no connection is held while the network is.
+    empty = {queue: sqs.depth(settings().queue_url(queue, catalog=catalog)).empty for queue in queues}
+    resent = 0
+    with transaction() as tx:
+        for queue in catalog.queues:
+            idle = {"queue": queue, "empty": empty.get(queue, False)}
+            empty_twice = bool(tx.execute(MARK_IDLE, idle).scalar_one_or_none())
+            if queue in empty:
+                limits = {
+                    "near_expiry": MESSAGE_RETENTION - RESEND_BEFORE_EXPIRY,
+                    "first": timedelta(seconds=FIRST_RESEND_SECONDS),
+                }
+                rows = tx.execute(RESEND, {"queue": queue, "empty_twice": empty_twice, **limits}).all()
+                resent += len(rows)
+    if resent:
+        tally = observe.Tally()
+        tally.add("JobsResent", resent)
+        tally.flush()
+        observe.logger().warning("resent_silent", jobs=resent)
+    return resent
+
+
+def retire_old_months(today: date) -> int:
+    """Drop partitions older than the retention; what is open or dead in them stays. Returns how many jobs went."""
+    months = today.year * 12 + today.month - 1 - RETENTION_MONTHS
+    before = date(months // 12, months % 12 + 1, 1)
+    with transaction() as tx:
+        old = [row.month for row in tx.execute(MONTHS_TO_RETIRE, {"before": before})]
+        return sum(int(tx.execute(RETIRE, {"month": month}).scalar_one()) for month in old)
+
+
+def check_conservation() -> bool:
+    """Whether every job ever enqueued is accounted for; also a metric, alarmed at 0."""
+    with transaction() as tx:
+        result = conservation(tx)
+    tally = observe.Tally()
+    tally.add("ConservationHolds", int(result.holds))
+    tally.flush()
+    if not result.holds:
+        observe.logger().error(
+            "conservation_broken", enqueued=result.enqueued, pruned=result.pruned, states=result.states
+        )
+    return result.holds

@@ -1,0 +1,232 @@
+"""The worker: one SQS batch from claim to settle. A queue's handler is `handle(event, context, queue=…)`.
+
+    read → sort out what cannot be read → claim (commits alone) → perform → settle (one commit with the jobs' own
+    writes) → answer SQS
+
+Nothing here is lost by a crash at any line: a message is acknowledged only after the commit that made it superfluous.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from functions.core.catalog import CATALOG, Catalog
+from functions.core.errors import (
+    ConfigurationError,
+    DatabaseNotMigrated,
+    LeaseLost,
+    NewerEnvelope,
+    RejectedMessage,
+)
+from functions.core.job import ClaimedJob
+from functions.core.outcome import Done
+from functions.db.engine import is_not_migrated, is_outage, transaction
+from functions.pipeline import observe, report
+from functions.pipeline.admit import admit_external
+from functions.pipeline.batch import Batch
+from functions.pipeline.decide import Acknowledge, Decision, HandBack, decide, release
+from functions.pipeline.enqueue import enqueue
+from functions.pipeline.envelope import parse as parse_envelope
+from functions.pipeline.inbox import Message, Parcel, Reply, read_messages
+from functions.pipeline.ledger import Judged, Reference, Verdict, claim, settle, triage
+from functions.pipeline.perform import (
+    Ending,
+    OutOfTime,
+    parse,
+    perform_group,
+    perform_outside,
+    record_outside,
+)
+from functions.pipeline.reject import reject
+from functions.pipeline.settings import settings
+
+LEASE_MARGIN_SECONDS = 5.0
+"""A lease outlives the invocation by this, so that a worker still committing is never taken for dead."""
+NEWER_ENVELOPE_SECONDS = 300
+OUTAGE_FIRST_SECONDS, OUTAGE_LONGEST_SECONDS = 15, 3_600
+
+
+def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
+    """Serve an SQS event of `queue`; returns the partial batch response. Raises `BadEvent` for any other event."""
+    messages = read_messages(event)
+    batch = Batch(
+        queue=queue,
+        catalog=catalog,
+        reply=Reply(settings().queue_url(queue, catalog=catalog), {item.message_id: item for item in messages}),
+        remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
+    )
+    batch.tally.add("BatchSize", len(messages), queue=queue)
+    with observe.span("batch", queue=queue, messages=len(messages)):
+        try:
+            _serve(messages, batch)
+        except Exception as error:
+            if not _nobodys_fault(error):
+                raise
+            _hand_back_all(batch, error)
+        answer = batch.reply.send()
+    batch.tally.flush()
+    report.batch_done(queue, len(messages), len(answer["batchItemFailures"]))
+    return answer
+
+
+def _serve(messages: Sequence[Message], batch: Batch) -> None:
+    readable = _sort_out(messages, batch)
+    pending = admit_external(readable, batch.reply, catalog=batch.catalog)
+    alone: list[Reference] = []
+    while pending:
+        judged = _round(pending, batch)
+        pending = [reference for reference, verdict in judged if verdict.verdict is Verdict.REVIVED]
+        alone += [reference for reference, verdict in judged if verdict.verdict in {Verdict.LOST, Verdict.SUSPECT}]
+    # A job whose run was lost has the batch to itself from now on: if it kills the worker, it kills nobody's work.
+    for position, reference in enumerate(alone):
+        if batch.time_is_up():
+            for rest in alone[position:]:
+                batch.reply.set(rest.message_id, HandBack(0))
+            return
+        _round([reference], batch)
+
+
+def _sort_out(messages: Sequence[Message], batch: Batch) -> list[Parcel]:
+    """Read the envelopes; what cannot be read is on record with its reason and on its way to the DLQ."""
+    readable, rejected = [], []
+    for message in messages:
+        try:
+            envelope = parse_envelope(message.body, queue=batch.queue, catalog=batch.catalog, now=datetime.now(UTC))
+        except NewerEnvelope as error:
+            observe.logger().warning("newer_envelope", error=str(error), message_id=message.message_id)
+            batch.reply.set(message.message_id, HandBack(NEWER_ENVELOPE_SECONDS))
+        except RejectedMessage as error:
+            rejected.append((message, str(error)))
+        else:
+            readable.append(Parcel(message, envelope))
+    if rejected:
+        reject(rejected, batch.queue, batch.reply)
+        batch.tally.add("MessagesRejected", len(rejected), queue=batch.queue)
+    return readable
+
+
+def _round(references: Sequence[Reference], batch: Batch) -> list[tuple[Reference, Judged]]:
+    """Claim, work and settle these messages; returns what triage said of those that the claim left over."""
+    if batch.time_is_up():
+        for reference in references:
+            batch.reply.set(reference.message_id, HandBack(0))
+        return []
+    token = uuid4()
+    by_id = {reference.id: reference for reference in references}
+    lease_seconds = batch.remaining_seconds() + LEASE_MARGIN_SECONDS
+    with transaction() as tx:
+        claimed = claim(tx, references, token=token, lease_seconds=lease_seconds, alone=len(references) == 1)
+        taken = {job.id for job in claimed}
+        left = [reference for reference in references if reference.id not in taken]
+        judged = triage(tx, left) if left else []
+    report.judged(judged, batch)
+    for verdict in judged:
+        _answer(by_id[verdict.id], verdict, batch)
+    if claimed:
+        report.started(claimed, batch)
+        message_ids = {job.id: by_id[job.id].message_id for job in claimed}
+        for job_id, decision in _work(claimed, token, message_ids, batch).items():
+            batch.reply.set(message_ids[job_id], decision.message)
+    return [(by_id[verdict.id], verdict) for verdict in judged]
+
+
+def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
+    match judged.verdict:
+        case Verdict.GONE | Verdict.STALE:
+            batch.reply.set(reference.message_id, Acknowledge())
+        case Verdict.DEAD | Verdict.CRASHED:
+            batch.reply.set(reference.message_id, HandBack(0))
+        case Verdict.BUSY | Verdict.EARLY:
+            batch.reply.set(reference.message_id, HandBack(int(judged.wait_seconds) + 1))
+        case Verdict.REVIVED | Verdict.LOST | Verdict.SUSPECT:
+            pass  # claimed in a later round
+
+
+def _work(
+    claimed: Sequence[ClaimedJob], token: UUID, message_ids: dict[UUID, str], batch: Batch
+) -> dict[UUID, Decision]:
+    """Perform and settle claimed jobs. A lease lost by one undoes the whole commit; the others are handed back."""
+    started = time.monotonic()
+    try:
+        decisions = _perform_and_settle(claimed, token, message_ids, batch)
+    except LeaseLost as error:
+        observe.logger().warning("lease_lost", error=str(error))
+        decisions = {job.id: release(job, str(error)) for job in claimed}
+        with transaction() as tx:
+            settle(tx, [item.settlement for item in decisions.values()], token=token, message_ids=message_ids)
+    report.finished(claimed, decisions, time.monotonic() - started, batch)
+    return decisions
+
+
+def _perform_and_settle(
+    claimed: Sequence[ClaimedJob], token: UUID, message_ids: dict[UUID, str], batch: Batch
+) -> dict[UUID, Decision]:
+    jobs, endings = parse(claimed, batch.catalog)
+    by_type: dict[str, list[Any]] = {}
+    for job in jobs:
+        by_type.setdefault(job.type, []).append(job)
+    sent = {}
+    for name in [name for name in by_type if batch.catalog.job_type(name).outside_effect]:
+        settled_early, sent[name] = perform_outside(batch.catalog.job_type(name), by_type.pop(name))
+        endings.update(settled_early)
+    with transaction() as tx:
+        for name, receipts in sent.items():
+            endings.update(record_outside(batch.catalog.job_type(name), receipts, tx))
+        _perform_inside(by_type, endings, tx, batch)
+        decisions = {job.id: _decision(job, endings.get(job.id), batch) for job in claimed}
+        _order_followers(endings, tx, batch)
+        ours = settle(tx, [item.settlement for item in decisions.values()], token=token, message_ids=message_ids)
+        if lost := decisions.keys() - ours:
+            raise LeaseLost(f"{len(lost)} of {len(claimed)} jobs are no longer held by this run: nothing was committed")
+    return decisions
+
+
+def _perform_inside(by_type: dict[str, list[Any]], endings: dict[UUID, Ending], tx: Connection, batch: Batch) -> None:
+    longest, last = 0.0, time.monotonic()
+
+    def time_is_up() -> bool:
+        nonlocal longest, last
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+        return batch.time_is_up(longest)
+
+    try:
+        for name, jobs in by_type.items():
+            for job_id, ending in perform_group(batch.catalog.job_type(name), jobs, tx, time_is_up=time_is_up):
+                endings[job_id] = ending
+    except OutOfTime:
+        observe.logger().info("out_of_time", jobs_left=sum(map(len, by_type.values())) - len(endings))
+
+
+def _decision(job: ClaimedJob, ending: Ending | None, batch: Batch) -> Decision:
+    if ending is None:
+        return release(job, "the invocation had no time left for it")
+    return decide(job, ending, job_type=batch.catalog.job_type(job.type), fifo=batch.fifo, rng=batch.rng)
+
+
+def _order_followers(endings: dict[UUID, Ending], tx: Connection, batch: Batch) -> None:
+    followers = [item for ending in endings.values() if isinstance(ending, Done) for item in ending.enqueue]
+    if followers:
+        enqueue(tx, followers, catalog=batch.catalog)
+
+
+def _nobodys_fault(error: Exception) -> bool:
+    return is_outage(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
+
+
+def _hand_back_all(batch: Batch, error: Exception) -> None:
+    """The database is away, not migrated or not configured: wait longer each time, count nothing (DESIGN rule 9)."""
+    if is_not_migrated(error) and isinstance(error, DBAPIError):
+        error = DatabaseNotMigrated("the database lacks a table or function: run `duecourse db migrate`")
+    observe.logger().error("handed_back", error=observe.summary(error), messages=len(batch.reply.undecided()))
+    batch.tally.add("BatchesHandedBack", 1, queue=batch.queue)
+    for message in batch.reply.undecided():
+        wait = min(OUTAGE_FIRST_SECONDS * 2 ** min(message.receives - 1, 12), OUTAGE_LONGEST_SECONDS)
+        batch.reply.set(message.message_id, HandBack(wait))

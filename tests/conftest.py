@@ -1,0 +1,151 @@
+"""Shared fixtures: a real PostgreSQL cloned from a template database per test, and a real SQS protocol."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+
+from functions.aws.clients import client
+from functions.core.catalog import CATALOG
+from functions.db import engine as db
+from functions.db.migrate import migrate
+from functions.db.settings import DatabaseSettings, connection_url, from_url
+from functions.pipeline.settings import settings
+from tests.harness import Queues
+
+TEMPLATE = "duecourse_template"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_environment() -> Iterator[None]:
+    """Tests see no AWS profile, region or endpoint of the machine they run on."""
+    saved = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "POWERTOOLS_SERVICE_NAME": "tests",
+        "POWERTOOLS_TRACE_DISABLED": "true",
+    }
+    yield
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSettings]:
+    """A PostgreSQL server with a migrated template database: DATABASE_URL's, or the embedded one."""
+    if url := os.environ.get("DATABASE_URL"):
+        server = from_url(url)
+        yield server
+        return
+    from duecourse.local import postgres as embedded
+
+    data = tmp_path_factory.mktemp("postgres")
+    server = from_url(embedded.start(data))
+    with _administration(server) as admin:
+        # A test database is thrown away: it need not survive a power cut.
+        for name, value in {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}.items():
+            admin.execute(text(f"ALTER SYSTEM SET {name} = {value}"))
+        admin.execute(text("SELECT pg_reload_conf()"))
+    yield server
+    embedded.stop(data)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: DatabaseSettings) -> str:
+    """A migrated database that every test's own is cloned from."""
+    name = f"{TEMPLATE}_{os.getpid()}"
+    with _administration(postgres) as admin:
+        admin.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        admin.execute(text(f"CREATE DATABASE {name}"))
+    engine = db.make_engine(_named(postgres, name))
+    with engine.begin() as connection:
+        migrate(connection)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database(postgres: DatabaseSettings, template_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A fresh migrated database, used by the code under test too (DATABASE_URL)."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with _administration(postgres) as admin:
+        admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY"))
+    monkeypatch.setenv("DATABASE_URL", connection_url(_named(postgres, name)))
+    db.engine.cache_clear()
+    yield db.engine()
+    db.engine().dispose()
+    db.engine.cache_clear()
+    with _administration(postgres) as admin:
+        admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def observer(database: Engine) -> Iterator[Engine]:
+    """Connections of the test's own, beside the one that the code under test keeps."""
+    engine = create_engine(
+        "postgresql+pg8000://", creator=lambda: db.connect(from_url(os.environ["DATABASE_URL"])), poolclass=NullPool
+    )
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an AWS emulator of this test process's own."""
+    from duecourse.local import emulator as ministack
+    from duecourse.local.state import Home
+
+    home = Home(tmp_path_factory.mktemp("emulator"))
+    record = ministack.start(home)
+    yield record.endpoint
+    ministack.stop(home)
+
+
+@pytest.fixture
+def queues(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queues]:
+    """Every queue of the catalogue with its dead-letter queue, under a prefix of this test's own."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", emulator)
+    client.cache_clear()
+    made = Queues.create(f"t{os.getpid()}-{next(_numbers)}-", CATALOG)
+    monkeypatch.setenv("QUEUE_URL_PREFIX", made.url_prefix)
+    settings.cache_clear()
+    yield made
+    made.delete()
+    settings.cache_clear()
+    client.cache_clear()
+
+
+@contextmanager
+def _administration(server: DatabaseSettings) -> Iterator[Connection]:
+    engine = create_engine("postgresql+pg8000://", creator=lambda: db.connect(server), poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()
+
+
+def _named(server: DatabaseSettings, database: str) -> DatabaseSettings:
+    from dataclasses import replace
+
+    return replace(server, database=database)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything under tests/sql needs PostgreSQL, everything under tests/local the deployed template."""
+    for item in items:
+        folder = Path(str(item.path)).parent.name
+        marker: Any = {"sql": pytest.mark.sql, "local": pytest.mark.stack}.get(folder)
+        if marker is not None:
+            item.add_marker(marker)
