@@ -95,9 +95,8 @@ def database(postgres: DatabaseSettings, template_database: str, monkeypatch: py
 @pytest.fixture
 def observer(database: Engine) -> Iterator[Engine]:
     """Connections of the test's own, beside the one that the code under test keeps."""
-    engine = create_engine(
-        "postgresql+pg8000://", creator=lambda: db.connect(from_url(os.environ["DATABASE_URL"])), poolclass=NullPool
-    )
+    own = from_url(os.environ["DATABASE_URL"])
+    engine = create_engine("postgresql+pg8000://", creator=lambda: db.connect(own), poolclass=NullPool)
     yield engine
     engine.dispose()
 

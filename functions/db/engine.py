@@ -51,6 +51,7 @@ def make_engine(settings: DatabaseSettings) -> Engine:
         max_overflow=0,
         pool_recycle=IDLE_RECYCLE_SECONDS,
         pool_reset_on_return="rollback",
+        hide_parameters=True,  # they hold personal data, and errors are logged
     )
 
 
@@ -78,6 +79,15 @@ def sqlstate(error: DBAPIError) -> str:
     """PostgreSQL's five-character error code, or an empty string."""
     details = error.orig.args[0] if error.orig is not None and error.orig.args else None
     return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def error_text(error: BaseException) -> str:
+    """An error's message without the values that a database error quotes (its failing row, its parameters)."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        details = error.orig.args[0] if error.orig.args else ""
+        message = details.get("M", "") if isinstance(details, dict) else str(error.orig)
+        return f"{message} (SQLSTATE {sqlstate(error)})" if sqlstate(error) else message
+    return str(error)
 
 
 def connect(settings: DatabaseSettings) -> Any:

@@ -5,7 +5,6 @@ The ledger carries the first half out (settle), the worker the second (after the
 
 from __future__ import annotations
 
-import json
 import random
 import traceback as tracebacks
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from math import ceil
 
 from functions.core.catalog import JobType
 from functions.core.job import ClaimedJob, State
+from functions.core.jsonb import why_not_jsonb
 from functions.core.outcome import Continue, Done, GiveUp, Retry, Skipped, Snooze
 from functions.core.retry import MAX_VISIBILITY_DELAY_SECONDS, Again, after_failure
+from functions.db.engine import error_text
 from functions.pipeline.ledger import Settlement
 
 ERROR_LIMIT = 2_000
@@ -67,8 +68,8 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
         case Retry(reason=reason, delay_seconds=delay):
             return _failed(job, "Retry", reason, None, delay, job_type, fifo, rng)
         case Exception():
-            trace = "".join(tracebacks.format_exception(outcome))[-TRACEBACK_LIMIT:]
-            return _failed(job, type(outcome).__name__, str(outcome), trace, None, job_type, fifo, rng)
+            frames = "".join(tracebacks.format_tb(outcome.__traceback__))[-TRACEBACK_LIMIT:]
+            return _failed(job, type(outcome).__name__, error_text(outcome), frames, None, job_type, fifo, rng)
         case _:
             wrong = TypeError(f"{job_type.perform} returned {type(outcome).__name__}, not an outcome")
             return decide(job, wrong, job_type=job_type, fifo=fifo, rng=rng)
@@ -84,11 +85,8 @@ def _not_json(outcome: object) -> Exception | None:
     kept = {Done: "result", Continue: "checkpoint"}.get(type(outcome))
     if kept is None:
         return None
-    try:
-        json.dumps(getattr(outcome, kept), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return TypeError(f"the {kept} of the outcome is not JSON: {error}")
-    return None
+    why = why_not_jsonb(getattr(outcome, kept))
+    return TypeError(f"the {kept} of the outcome is not JSON that can be stored: {why}") if why else None
 
 
 def _failed(
@@ -134,5 +132,5 @@ def _dead(job: ClaimedJob, attempt: str, error_class: str, error: str, trace: st
 
 
 def _clean(text: str, limit: int = ERROR_LIMIT) -> str:
-    """PostgreSQL's text holds no NUL."""
-    return text.replace("\x00", "\N{SYMBOL FOR NULL}")[:limit]
+    """PostgreSQL's text holds no NUL and no half of a surrogate pair."""
+    return text[:limit].encode(errors="replace").decode().replace("\x00", "?")

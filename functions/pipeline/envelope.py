@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from functions.core.catalog import Catalog
 from functions.core.errors import NewerEnvelope, RejectedMessage, UnknownJobType
+from functions.core.jsonb import why_not_jsonb
 
 VERSION = 1
 EXTERNAL_ID_PAST = timedelta(days=14)
 """SQS keeps no message longer (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)."""
 EXTERNAL_ID_FUTURE = timedelta(days=1)
+END_OF_CALENDAR = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+"""A UUIDv7 can tell of instants after the year 9999, which no datetime can."""
 
 
 class Envelope(BaseModel):
@@ -26,10 +29,11 @@ class Envelope(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    v: int
-    type: str
+    v: Literal[1]
+    # What cannot be a job type is not quoted back as an unknown one: it may be anything.
+    type: Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9._-]+$")]
     id: UUID | None = None
-    delivery: Annotated[int, Field(ge=1)] = 1
+    delivery: Annotated[int, Field(ge=1, lt=2**31)] = 1
     tenant_id: UUID | None = None
     correlation_id: str | None = None
     external: bool = False
@@ -56,10 +60,12 @@ def parse(body: str, *, queue: str, catalog: Catalog, now: datetime) -> Envelope
     """
     try:
         raw = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RejectedMessage(f"the body is no JSON: {_where(error)}") from None
     if not isinstance(raw, dict):
         raise RejectedMessage(f"the body is a JSON {_kind(raw)}, not an object with v, id, delivery and type")
+    if why := why_not_jsonb(raw):
+        raise RejectedMessage(f"the body is nothing PostgreSQL can store: {why}")
     version = raw.get("v")
     if isinstance(version, int) and version > VERSION:
         raise NewerEnvelope(f"envelope version {version} is newer than this release's {VERSION}")
@@ -91,7 +97,7 @@ def instant_of(job_id: UUID) -> datetime | None:
     """The instant in a UUIDv7, or None for any other UUID."""
     if job_id.version != 7:
         return None
-    return datetime.fromtimestamp((job_id.int >> 80) / 1000, tz=UTC)
+    return datetime.fromtimestamp(min((job_id.int >> 80) / 1000, END_OF_CALENDAR), tz=UTC)
 
 
 def _check_external_id(job_id: UUID, now: datetime) -> None:
@@ -105,7 +111,7 @@ def _check_external_id(job_id: UUID, now: datetime) -> None:
         )
 
 
-def _where(error: ValueError) -> str:
+def _where(error: Exception) -> str:
     return f"{error.msg} at position {error.pos}" if isinstance(error, json.JSONDecodeError) else type(error).__name__
 
 

@@ -48,7 +48,8 @@ TRIAGE = text("""
                dead_message_id, died_at
         FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
     ), judged AS MATERIALIZED (
-        SELECT m.id, m.message_id, m.sent_at, h.state, h.runs, h.claimed_alone, h.started_at,
+        SELECT m.id, m.message_id, m.sent_at, h.state, h.runs, h.started_at,
+            coalesce(h.lost_alone + (h.state = 'active' AND h.claimed_alone)::int, 0) AS lost_alone,
             CASE
                 WHEN h.id IS NULL THEN 'gone'
                 WHEN h.delivery <> m.delivery OR h.state IN ('completed', 'cancelled', 'paused', 'blocked') THEN 'stale'
@@ -93,14 +94,15 @@ TRIAGE = text("""
         WHERE job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id AND changed.state = 'dead'
           AND job_keys.expires_at = 'infinity'
     )
-    SELECT id, verdict, wait_seconds FROM judged
+    SELECT id, verdict, wait_seconds, lost_alone FROM judged
 """)
 
 # Ends runs. A row whose token no longer matches is not touched and not returned: that worker lost its lease.
 # The token is a join key, not a filter, or the planner expects one row and loops over the batch quadratically.
 SETTLE = text("""
     WITH outcome AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:settlements AS jsonb)) AS o(
+        SELECT *, coalesce(until, clock_timestamp() + delay_seconds * interval '1 second') AS due_at
+        FROM jsonb_to_recordset(CAST(:settlements AS jsonb)) AS o(
             id uuid, token uuid, state text, counted boolean, resend boolean, delay_seconds float8, until timestamptz,
             attempt text, error_class text, error text, traceback text, result jsonb, checkpoint jsonb, progress real,
             message_id text)
@@ -111,10 +113,9 @@ SETTLE = text("""
             attempts = j.attempts + o.counted::int,
             lost = CASE WHEN o.attempt = 'released' THEN j.lost ELSE 0 END,
             lost_alone = CASE WHEN o.attempt = 'released' THEN j.lost_alone ELSE 0 END,
-            run_at = coalesce(o.until, clock_timestamp() + o.delay_seconds * interval '1 second', j.run_at),
+            run_at = coalesce(o.due_at, j.run_at),
             delivery = j.delivery + o.resend::int,
-            outbox_at = CASE WHEN o.resend THEN
-                coalesce(o.until, clock_timestamp() + o.delay_seconds * interval '1 second', clock_timestamp()) END,
+            outbox_at = CASE WHEN o.resend THEN coalesce(o.due_at, clock_timestamp()) END,
             sent_at = CASE WHEN o.resend THEN NULL ELSE j.sent_at END,
             result = o.result,
             checkpoint = coalesce(o.checkpoint, j.checkpoint),
@@ -176,6 +177,7 @@ class Judged:
     id: UUID
     verdict: Verdict
     wait_seconds: float
+    lost_alone: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def triage(tx: Connection, messages: Sequence[Reference]) -> list[Judged]:
             "deadly": LOSSES_ALONE_UNTIL_DEATH,
         },
     )
-    return [Judged(row.id, Verdict(row.verdict), row.wait_seconds) for row in rows]
+    return [Judged(row.id, Verdict(row.verdict), row.wait_seconds, row.lost_alone) for row in rows]
 
 
 def settle(

@@ -18,6 +18,7 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from functions.core.job import Job
+from functions.db.engine import error_text
 
 if TYPE_CHECKING:
     from aws_lambda_powertools import Tracer
@@ -41,6 +42,9 @@ PERSONAL_FIELDS = frozenset(
 )
 EMAIL = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+")
 ERROR_LIMIT = 500
+VALUES_PER_BLOB = 99
+"""EMF allows a hundred values of a metric, and Powertools flushes by itself when it reaches them.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"""
 
 
 class RedactingFormatter(LambdaPowertoolsFormatter):
@@ -111,26 +115,36 @@ def job_keys(job: Any) -> dict[str, Any]:
 
 def summary(error: BaseException) -> str:
     """An error in one short line."""
-    return f"{type(error).__name__}: {error}"[:ERROR_LIMIT]
+    return f"{type(error).__name__}: {error_text(error)}"[:ERROR_LIMIT]
 
 
 class Tally:
-    """Counts and samples of one invocation, flushed as EMF lines: one blob per set of dimensions."""
+    """Counts and samples of one invocation, flushed as EMF lines: a blob per set of dimensions.
+
+    Counts are summed; samples (durations, waits) are kept one by one, for percentiles.
+    """
 
     def __init__(self) -> None:
-        self._samples: dict[tuple[tuple[str, str], ...], list[tuple[str, MetricUnit, float]]] = {}
+        self._metrics: dict[tuple[tuple[str, str], ...], dict[tuple[str, MetricUnit], list[float]]] = {}
 
     def add(self, name: str, value: float, unit: MetricUnit = MetricUnit.Count, **dimensions: str) -> None:
-        """Add a sample; the same name in the same dimensions may come many times."""
-        self._samples.setdefault(tuple(sorted(dimensions.items())), []).append((name, unit, value))
+        """Add to a count (the default unit), or a sample in any other unit."""
+        values = self._metrics.setdefault(tuple(sorted(dimensions.items())), {}).setdefault((name, unit), [])
+        if unit is MetricUnit.Count and values:
+            values[0] += value
+        else:
+            values.append(value)
 
     def flush(self) -> None:
         """Print everything gathered as CloudWatch embedded metric format and forget it."""
-        for dimensions, samples in self._samples.items():
-            blob = EphemeralMetrics(namespace=NAMESPACE)
-            for key, value in dimensions:
-                blob.add_dimension(key, value)
-            for name, unit, sample in samples:
-                blob.add_metric(name, unit, sample)
-            blob.flush_metrics()
-        self._samples.clear()
+        for dimensions, metrics in self._metrics.items():
+            longest = max(len(values) for values in metrics.values())
+            for start in range(0, longest, VALUES_PER_BLOB):
+                blob = EphemeralMetrics(namespace=NAMESPACE)
+                for key, value in dimensions:
+                    blob.add_dimension(key, value)
+                for (name, unit), values in metrics.items():
+                    for sample in values[start : start + VALUES_PER_BLOB]:
+                        blob.add_metric(name, unit, sample)
+                blob.flush_metrics()
+        self._metrics.clear()

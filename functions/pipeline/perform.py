@@ -87,20 +87,10 @@ def perform_group(
 
 
 def _perform_set(
-    handler: Callable[[Sequence[Job[Any]], Connection], Sequence[Outcome]],
-    jobs: Sequence[Job[Any]],
-    tx: Connection,
+    handler: Callable[[Sequence[Job[Any]], Connection], Sequence[Outcome]], jobs: Sequence[Job[Any]], tx: Connection
 ) -> Iterator[tuple[UUID, Ending]]:
-    together = _in_savepoint(partial(handler, jobs, tx), tx)
-    if not isinstance(together, Exception):
-        yield from zip((job.id for job in jobs), together, strict=True)
-    elif len(jobs) == 1:
-        yield jobs[0].id, together
-    else:
-        observe.logger().warning("set_failed", error=observe.summary(together), jobs=len(jobs))
-        for job in jobs:
-            alone = _in_savepoint(partial(handler, [job], tx), tx)
-            yield job.id, alone if isinstance(alone, Exception) else alone[0]
+    endings = _all_or_each(lambda some: handler(some, tx), jobs, tx)
+    yield from zip((job.id for job in jobs), endings, strict=True)
 
 
 def perform_outside(
@@ -109,11 +99,11 @@ def perform_outside(
     """Prepare (its own commit) and send. Returns the endings so far and (job id, intent, receipt) to be recorded."""
     effect: OutsideEffect[Any] = resolve(job_type.perform)
     with transaction() as tx:
-        prepared = list(effect.prepare(jobs, tx))
+        prepared = _all_or_each(lambda some: effect.prepare(some, tx), jobs, tx)
     endings: dict[UUID, Ending] = {}
     intents: list[tuple[UUID, Any]] = []
     for job, intent in zip(jobs, prepared, strict=True):
-        if isinstance(intent, Outcome):
+        if isinstance(intent, Ending):
             endings[job.id] = intent
         else:
             intents.append((job.id, intent))
@@ -127,8 +117,29 @@ def perform_outside(
 def record_outside(job_type: JobType, sent: Sequence[tuple[UUID, Any, Any]], tx: Connection) -> dict[UUID, Ending]:
     """Record what was sent, in the transaction that settles it."""
     effect: OutsideEffect[Any] = resolve(job_type.perform)
-    outcomes = effect.record([(intent, receipt) for _, intent, receipt in sent], tx)
+    outcomes = _all_or_each(
+        lambda some: effect.record(some, tx), [(intent, receipt) for _, intent, receipt in sent], tx
+    )
     return {job_id: outcome for (job_id, _, _), outcome in zip(sent, outcomes, strict=True)}
+
+
+def _all_or_each(run: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any], tx: Connection) -> list[Any]:
+    """Run on all items at once; only if that fails, on each alone, in a savepoint of its own."""
+    together = _in_savepoint(partial(_one_each, run, items), tx)
+    if not isinstance(together, Exception):
+        return list(together)
+    if len(items) == 1:
+        return [together]
+    observe.logger().warning("set_failed", error=observe.summary(together), items=len(items))
+    alone = [_in_savepoint(partial(_one_each, run, [item]), tx) for item in items]
+    return [result if isinstance(result, Exception) else result[0] for result in alone]
+
+
+def _one_each(run: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any]) -> Sequence[Any]:
+    results = run(items)
+    if len(results) != len(items):
+        raise TypeError(f"a set-based handler returned {len(results)} results for {len(items)} jobs")
+    return results
 
 
 def _in_savepoint(run: Callable[[], Any], tx: Connection) -> Any:

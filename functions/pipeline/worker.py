@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -79,17 +80,18 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
 def _serve(messages: Sequence[Message], batch: Batch) -> None:
     readable = _sort_out(messages, batch)
     pending = admit_external(readable, batch.reply, catalog=batch.catalog)
-    alone: list[Reference] = []
+    suspects: list[tuple[int, Reference]] = []
     while pending:
         judged = _round(pending, batch)
-        pending = [reference for reference, verdict in judged if verdict.verdict is Verdict.REVIVED]
-        alone += [reference for reference, verdict in judged if verdict.verdict in {Verdict.LOST, Verdict.SUSPECT}]
+        pending = [reference for reference, found in judged if found.verdict is Verdict.REVIVED]
+        suspects += [
+            (found.lost_alone, reference)
+            for reference, found in judged
+            if found.verdict in {Verdict.LOST, Verdict.SUSPECT}
+        ]
     # A job whose run was lost has the batch to itself from now on: if it kills the worker, it kills nobody's work.
-    for position, reference in enumerate(alone):
-        if batch.time_is_up():
-            for rest in alone[position:]:
-                batch.reply.set(rest.message_id, HandBack(0))
-            return
+    # Those that were lost alone before go last, so that they cannot keep the merely unlucky from running.
+    for _, reference in sorted(suspects, key=itemgetter(0)):
         _round([reference], batch)
 
 

@@ -1,0 +1,99 @@
+"""Fixtures for the tests of the flow: a database and queues that know the tests' own job types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, Row, text
+
+from functions.aws.clients import client
+from functions.core.job import JobRequest
+from functions.pipeline import relay
+from functions.pipeline.ledger import Conservation, conservation
+from functions.pipeline.settings import settings
+from tests import harness, jobs
+from tests.harness import Context, Queues
+
+
+@dataclass
+class Flow:
+    """The whole flow under the tests' own catalogue, driven by hand."""
+
+    observer: Engine
+    queues: Queues
+
+    def order(self, *requests: JobRequest) -> list[UUID]:
+        with self.observer.begin() as tx:
+            return harness.order(tx, *requests, catalog=jobs.CATALOG)
+
+    def relay(self) -> int:
+        return relay.drain(catalog=jobs.CATALOG).sent
+
+    def receive(self, queue: str = "standard", **options: Any) -> list[dict[str, Any]]:
+        return self.queues.receive(queue, **options)
+
+    def deliver(
+        self, messages: Sequence[dict[str, Any]], queue: str = "standard", context: Context | None = None
+    ) -> list[str]:
+        return harness.deliver(self.queues, queue, messages, catalog=jobs.CATALOG, context=context)
+
+    def work(self, queue: str = "standard", batch: int = 10) -> int:
+        return harness.work(self.queues, queue, catalog=jobs.CATALOG, batch=batch)
+
+    def job(self, job_id: UUID) -> Row[Any]:
+        with self.observer.begin() as tx:
+            return harness.job(tx, job_id)
+
+    def states(self) -> dict[str, int]:
+        with self.observer.begin() as tx:
+            return harness.states(tx)
+
+    def effects(self) -> dict[UUID, int]:
+        return {
+            row.job_id: row.n for row in self.rows("SELECT job_id, count(*) AS n FROM probe_effects GROUP BY job_id")
+        }
+
+    def attempts(self, job_id: UUID) -> list[tuple[int, str, bool]]:
+        found = self.rows("SELECT run, outcome, counted FROM job_attempts WHERE job_id = :id ORDER BY run", id=job_id)
+        return [(row.run, row.outcome, row.counted) for row in found]
+
+    def rows(self, statement: str, **values: Any) -> list[Row[Any]]:
+        with self.observer.begin() as tx:
+            result = tx.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+    def conservation(self) -> Conservation:
+        with self.observer.begin() as tx:
+            return conservation(tx)
+
+    def expire_leases(self) -> None:
+        """As if the workers had been gone for long: their leases have run out."""
+        self.rows("UPDATE jobs SET lease_until = now() - interval '1 second' WHERE state = 'active'")
+
+    def make_due(self) -> None:
+        """As if the waits were over, in the ledger."""
+        self.rows("UPDATE jobs SET run_at = now(), outbox_at = outbox_at - (outbox_at - now()) WHERE run_at > now()")
+
+
+@pytest.fixture
+def flow(
+    database: Engine, observer: Engine, emulator: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Flow]:
+    """A flow whose every job must be accounted for when the test ends."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", emulator)
+    client.cache_clear()
+    queues = Queues.create(f"f{abs(hash(request.node.nodeid)) % 10**8}-", jobs.CATALOG)
+    monkeypatch.setenv("QUEUE_URL_PREFIX", queues.url_prefix)
+    settings.cache_clear()
+    with database.begin() as tx:
+        jobs.install(tx)
+    made = Flow(observer, queues)
+    yield made
+    assert made.conservation().holds
+    queues.delete()
+    settings.cache_clear()
+    client.cache_clear()

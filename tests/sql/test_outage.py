@@ -1,0 +1,160 @@
+"""Rule 9: the database may be away. Nothing is counted, nothing lost, nothing dead-lettered for hours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from duecourse.local import postgres as embedded
+from functions.db import engine as db
+from functions.db.migrate import migrate
+from functions.pipeline import worker
+from tests import jobs
+from tests.jobs import request
+from tests.sql.conftest import Flow
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A PostgreSQL of this test's own, which it may stop, in place of the shared one."""
+    _forget_connection()
+    monkeypatch.setenv("DATABASE_URL", embedded.start(tmp_path / "pg"))
+    with db.engine().begin() as tx:
+        migrate(tx)
+        jobs.install(tx)
+    yield tmp_path / "pg"
+    _forget_connection()
+    embedded.stop(tmp_path / "pg")
+
+
+@pytest.fixture
+def away(flow: Flow, server: Path) -> Iterator[Flow]:
+    """The flow on that server; the shared fixture's own database stays unused."""
+    shared = flow.observer
+    flow.observer = db.make_engine(db.load_settings(os.environ))
+    yield flow
+    assert flow.conservation().holds
+    flow.observer.dispose()
+    flow.observer = shared
+
+
+def test_away_before_the_claim_hands_back_with_growing_patience(away: Flow, server: Path) -> None:
+    away.order(request("test.each"))
+    away.relay()
+    _stop(away, server)
+    waits = []
+    [message] = away.receive()
+    for receives in (1, 2, 3, 9, 18):
+        message["Attributes"]["ApproximateReceiveCount"] = str(receives)
+        assert away.deliver([message]) == [message["MessageId"]]
+        waits.append(min(worker.OUTAGE_FIRST_SECONDS * 2 ** (receives - 1), worker.OUTAGE_LONGEST_SECONDS))
+    assert waits == [15, 30, 60, 3600, 3600]
+    assert away.queues.depth("standard").in_flight == 1
+    embedded.start(server)
+    assert away.deliver([message]) == []
+    assert away.states() == {"completed": 1}
+
+
+def test_the_patience_of_a_message_outlasts_an_outage_of_hours() -> None:
+    receives = jobs.CATALOG.max_receive_count("standard")
+    waited = sum(min(15 * 2**n, worker.OUTAGE_LONGEST_SECONDS) for n in range(receives))
+    assert waited > 8 * 3600
+
+
+def test_away_in_mid_run_loses_nothing_doubles_nothing_and_costs_no_attempt(away: Flow, server: Path) -> None:
+    first, second, third = away.order(request("test.each"), request("test.each", hook="stop"), request("test.each"))
+    jobs.HOOKS["stop"] = lambda: embedded.stop(server) and None
+    away.relay()
+    messages = away.receive()
+    away.observer.dispose()
+    assert len(away.deliver(messages)) == 3
+    assert len(away.deliver(messages)) == 3
+    embedded.start(server)
+    jobs.HOOKS["stop"] = lambda: None
+    assert len(away.deliver(messages)) == 3  # their leases still run
+    away.expire_leases()
+    assert away.deliver(messages) == []
+    assert away.effects() == {first: 1, second: 1, third: 1}
+    for job_id in (first, second, third):
+        assert away.job(job_id).attempts == 0
+        assert away.attempts(job_id) == [(1, "lost", False)]
+
+
+def test_killed_under_the_worker_is_an_outage_too(away: Flow, server: Path) -> None:
+    [job_id] = away.order(request("test.each", hook="kill"))
+    process = embedded.running(server)
+    assert process is not None
+    jobs.HOOKS["kill"] = process.kill
+    away.relay()
+    messages = away.receive()
+    away.observer.dispose()
+    assert len(away.deliver(messages)) == 1
+    embedded.start(server)
+    jobs.HOOKS.clear()
+    jobs.HOOKS["kill"] = lambda: None
+    away.expire_leases()
+    assert away.deliver(messages) == []
+    assert away.effects() == {job_id: 1}
+    assert away.job(job_id).attempts == 0
+
+
+def test_a_restart_between_two_batches_costs_at_most_one_hand_back(away: Flow, server: Path) -> None:
+    away.order(request("test.each"), request("test.each"))
+    away.relay()
+    first, second = away.receive()
+    assert away.deliver([first]) == []
+    _stop(away, server)
+    embedded.start(server)
+    if away.deliver([second]):
+        assert away.deliver([second]) == []
+    assert away.states() == {"completed": 2}
+
+
+def test_a_database_that_is_not_migrated_is_named_and_nothing_is_lost(
+    away: Flow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away.order(request("test.each"))
+    away.relay()
+    messages = away.receive()
+    with away.observer.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+        admin.execute(text("CREATE DATABASE empty"))
+    with monkeypatch.context() as elsewhere:
+        _forget_connection()
+        elsewhere.setenv("DATABASE_URL", os.environ["DATABASE_URL"].replace("/duecourse?", "/empty?"))
+        assert len(away.deliver(messages)) == 1
+        _forget_connection()
+    assert "run `duecourse db migrate`" in _logged(caplog)
+    assert away.deliver(messages) == []
+
+
+def test_a_missing_variable_is_named_and_nothing_is_lost(
+    away: Flow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away.order(request("test.each"))
+    away.relay()
+    messages = away.receive()
+    with monkeypatch.context() as bare:
+        _forget_connection()
+        bare.delenv("DATABASE_URL")
+        assert len(away.deliver(messages)) == 1
+    assert "neither DATABASE_URL nor DATABASE_SECRET_ARN is set" in _logged(caplog)
+    assert away.deliver(messages) == []
+
+
+def _stop(flow: Flow, server: Path) -> None:
+    flow.observer.dispose()
+    embedded.stop(server)
+
+
+def _forget_connection() -> None:
+    """As in a new process: the next statement reads the settings and connects."""
+    db.engine().dispose()
+    db.engine.cache_clear()
+
+
+def _logged(caplog: pytest.LogCaptureFixture) -> str:
+    return " ".join(str(vars(record).get("error", "")) for record in caplog.records)
