@@ -18,7 +18,7 @@ from functions.core.retry import RetryPolicy
 from functions.db.migrate import sync_catalog
 
 LEAVE_EFFECT = text("INSERT INTO probe_effects (job_id) VALUES (:job_id)")
-HOOKS: dict[str, Callable[[], None]] = {}
+HOOKS: dict[str, Callable[[], object]] = {}
 """What a test wants to happen inside a handler, by name; a payload asks for one with `hook`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from duecourse.local import postgres as embedded
 from functions.db import engine as db
 from functions.db.migrate import migrate
+from functions.db.settings import load_settings
 from functions.pipeline import worker
 from tests import jobs
 from tests.jobs import request
@@ -35,7 +37,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def away(flow: Flow, server: Path) -> Iterator[Flow]:
     """The flow on that server; the shared fixture's own database stays unused."""
     shared = flow.observer
-    flow.observer = db.make_engine(db.load_settings(os.environ))
+    flow.observer = db.make_engine(load_settings(os.environ))
     yield flow
     assert flow.conservation().holds
     flow.observer.dispose()
@@ -67,7 +69,7 @@ def test_the_patience_of_a_message_outlasts_an_outage_of_hours() -> None:
 
 def test_away_in_mid_run_loses_nothing_doubles_nothing_and_costs_no_attempt(away: Flow, server: Path) -> None:
     first, second, third = away.order(request("test.each"), request("test.each", hook="stop"), request("test.each"))
-    jobs.HOOKS["stop"] = lambda: embedded.stop(server) and None
+    jobs.HOOKS["stop"] = partial(embedded.stop, server)
     away.relay()
     messages = away.receive()
     away.observer.dispose()
