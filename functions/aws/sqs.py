@@ -10,8 +10,9 @@ from functions.aws.clients import client
 from functions.core.chunks import chunks
 
 ENTRIES_PER_CALL = 10
-MAX_VISIBILITY_SECONDS = 43_200
-"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
+MAX_VISIBILITY_SECONDS = 43_200 - 900
+"""SQS allows twelve hours from the receive, of which a Lambda may have used a quarter of an hour before it asks.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ REFRESH = text("""
         SELECT d.tenant_id, d.client_id,
             count(*) FILTER (WHERE d.status IN ('pending_review', 'rejected')) AS missing,
             count(*) FILTER (WHERE d.status = 'valid'
-                AND latest.expiry_date BETWEEN tenant.local_date AND tenant.local_date + CAST(:expiring_days AS integer)) AS expiring
+                AND latest.expiry_date BETWEEN tenant.local_date
+                    AND tenant.local_date + CAST(:expiring_days AS integer)) AS expiring
         FROM tenant
         JOIN documents d ON d.tenant_id = tenant.id
         LEFT JOIN (

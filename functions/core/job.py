@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,10 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 Payload = TypeVar("Payload")
+
+GROUP_KEY = re.compile(r"[!-~]{1,128}")
+"""What SQS takes as a MessageGroupId; another one would be refused by the queue again and again, with all behind it.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
 
 
 class State(StrEnum):
@@ -118,5 +123,9 @@ class JobRequest:
             instant: datetime | None = getattr(self, name)
             if instant is not None and instant.tzinfo is None:
                 raise ValueError(f"{name} must be an aware datetime; {instant!r} has no time zone")
+        if self.priority not in {-1, 0, 1}:
+            raise ValueError(f"priority is 1, 0 or -1, not {self.priority}")
+        if self.group_key is not None and not GROUP_KEY.fullmatch(self.group_key):
+            raise ValueError(f"group_key is 1 to 128 ASCII letters, digits and punctuation, not {self.group_key!r}")
         if self.dedup_window_seconds is not None and self.dedup_key is None:
             raise ValueError("dedup_window_seconds needs a dedup_key")

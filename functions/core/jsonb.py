@@ -1,4 +1,4 @@
-"""What PostgreSQL's jsonb can hold: less than Python's json writes, and one value that it refuses fails a whole batch."""
+"""What PostgreSQL's jsonb can hold: less than Python's json writes. One value that it refuses fails a whole batch."""
 
 from __future__ import annotations
 

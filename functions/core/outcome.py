@@ -13,6 +13,9 @@ from typing import Any
 
 from functions.core.job import JobRequest
 
+LONGEST_DELAY_SECONDS = 366 * 86_400
+"""Longer is a mistake in the handler's arithmetic, and may be no instant that PostgreSQL knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -37,6 +40,10 @@ class Continue:
     progress: float | None = None
     """Share done, 0 to 1."""
 
+    def __post_init__(self) -> None:
+        if self.progress is not None and not 0 <= self.progress <= 1:
+            raise ValueError(f"Continue.progress is a share from 0 to 1, not {self.progress}")
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -44,6 +51,10 @@ class Retry:
 
     reason: str
     delay_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay_seconds is not None and not self.delay_seconds <= LONGEST_DELAY_SECONDS:
+            raise ValueError(f"Retry.delay_seconds is at most a year, not {self.delay_seconds}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import TRANSITIONS
+from functions.db.custom_resource import answer, is_request
 from functions.db.engine import engine
 
 if TYPE_CHECKING:
@@ -59,13 +60,21 @@ ENSURE_PARTITIONS = text("SELECT ensure_job_partitions(:months_ahead)")
 def migrate(connection: Connection, catalog: Catalog = CATALOG) -> str:
     """Upgrade the schema to the newest revision and mirror the catalogue, all in the connection's transaction.
 
-    Returns the revision reached.
+    Returns the revision reached. A schema that a later release made is left as it is.
     """
     from alembic import command
     from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-    command.upgrade(_alembic_config(connection), "head")
+    config = _alembic_config(connection)
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        # A deployment is being rolled back. Migrations expand before they contract, so this code can run on it.
+        print(json.dumps({"message": "schema_is_newer_than_the_code", "revision": current}))
+        return current
+    command.upgrade(config, "head")
     sync_catalog(connection, catalog)
     connection.execute(ENSURE_PARTITIONS, {"months_ahead": MONTHS_AHEAD})
     return MigrationContext.configure(connection).get_current_revision() or "none"
@@ -92,9 +101,17 @@ def _alembic_config(connection: Connection) -> Config:
     return config
 
 
-def handler(event: dict[str, Any], context: object) -> dict[str, str]:
-    """Lambda `migrate`: invoked once per deployment; takes any event."""
-    del event, context
+def handler(event: Any, context: object) -> dict[str, Any]:
+    """Lambda `migrate`: on every deployment as a CloudFormation custom resource, or by hand with any event."""
+    del context
+    if is_request(event):
+        reply = answer(event, _migrate)
+        print(json.dumps({"message": "deployment_migrated", "status": reply["Status"], "reason": reply["Reason"]}))
+        return reply
+    return _migrate()
+
+
+def _migrate() -> dict[str, str]:
     with engine().begin() as connection:
         revision = migrate(connection)
     print(json.dumps({"message": "migrated", "revision": revision}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from functions.core.errors import ConfigurationError
@@ -19,7 +19,7 @@ class DatabaseSettings:
     port: int
     database: str
     user: str
-    password: str | None
+    password: str | None = field(repr=False)
 
     @property
     def is_local_socket(self) -> bool:
@@ -44,15 +44,17 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> DatabaseSettings:
 
 def from_url(url: str) -> DatabaseSettings:
     """Parse `postgresql://user:password@host:port/database`, or with `?host=/socket/directory`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError:  # its text may hold a part of the password
+        raise ConfigurationError(
+            "DATABASE_URL is no URL with a usable port: percent-encode the special characters of user and password"
+        ) from None
     if not parts.scheme.startswith("postgres"):
         raise ConfigurationError(f"DATABASE_URL must start with postgresql://, not {parts.scheme}://")
     query = parse_qs(parts.query)
     host = query.get("host", [parts.hostname or "localhost"])[0]
-    try:
-        port = parts.port or 5432
-    except ValueError as error:
-        raise ConfigurationError(f"DATABASE_URL has no usable port: {error}") from None
     return DatabaseSettings(
         host=host,
         port=port,
@@ -66,9 +68,11 @@ def connection_url(settings: DatabaseSettings) -> str:
     """The URL that `from_url` reads these settings from."""
     user = quote(settings.user, safe="")
     password = f":{quote(settings.password, safe='')}" if settings.password else ""
+    database = quote(settings.database, safe="")
     if settings.is_local_socket:
-        return f"postgresql://{user}{password}@/{settings.database}?host={settings.host}"
-    return f"postgresql://{user}{password}@{settings.host}:{settings.port}/{settings.database}"
+        return f"postgresql://{user}{password}@:{settings.port}/{database}?host={quote(settings.host)}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"postgresql://{user}{password}@{host}:{settings.port}/{database}"
 
 
 def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
@@ -85,7 +89,8 @@ def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
             user=secret["username"],
             password=secret.get("password"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"the database secret is not RDS's JSON (username, password, host, port, dbname): {type(error).__name__} {error}"
+            "the database secret is not RDS's JSON (username, password, host, port, dbname):"
+            f" {type(error).__name__} {error}"
         ) from None

@@ -9,11 +9,12 @@ import random
 import traceback as tracebacks
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from functions.core.catalog import JobType
 from functions.core.job import ClaimedJob, State
 from functions.core.jsonb import why_not_jsonb
-from functions.core.outcome import Continue, Done, GiveUp, Retry, Skipped, Snooze
+from functions.core.outcome import Continue, Done, GiveUp, Outcome, Retry, Skipped, Snooze
 from functions.core.retry import MAX_VISIBILITY_DELAY_SECONDS, Again, after_failure
 from functions.db.engine import error_text
 from functions.pipeline.ledger import Settlement
@@ -48,31 +49,26 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
 
     On a FIFO queue every wait goes through the ledger, so that no group is blocked (DESIGN rule 8).
     """
-    if error := _not_json(outcome):
-        return decide(job, error, job_type=job_type, fifo=fifo, rng=rng)
+    failure = _failure_of(outcome, job_type)
+    if failure is not None:
+        verdict = after_failure(job_type.retry, job.attempts + 1, wanted_delay=failure.wanted_delay, rng=rng)
+        return _again(job, failure, verdict, fifo) if isinstance(verdict, Again) else _dead(job, "failed", failure)
+    if isinstance(outcome, GiveUp):
+        return _dead(job, "gave_up", _Failure("GiveUp", outcome.reason))
     match outcome:
         case Done(result=result):
-            return Decision(Settlement(job.id, State.COMPLETED, result=result), Acknowledge())
+            settlement = Settlement(job.id, State.COMPLETED, result=result)
         case Skipped(reason=reason):
-            return Decision(Settlement(job.id, State.COMPLETED, result={"skipped": _clean(reason)}), Acknowledge())
+            settlement = Settlement(job.id, State.COMPLETED, result={"skipped": _clean(reason)})
         case Continue(checkpoint=checkpoint, progress=progress):
             settlement = Settlement(
                 job.id, State.WAITING, "continued", resend=True, checkpoint=checkpoint, progress=progress
             )
-            return Decision(settlement, Acknowledge())
         case Snooze(until=until, reason=reason):
             settlement = Settlement(job.id, State.DELAYED, "snoozed", resend=True, until=until, error=_clean(reason))
-            return Decision(settlement, Acknowledge())
-        case GiveUp(reason=reason):
-            return _dead(job, "gave_up", "GiveUp", reason)
-        case Retry(reason=reason, delay_seconds=delay):
-            return _failed(job, "Retry", reason, None, delay, job_type, fifo, rng)
-        case Exception():
-            frames = "".join(tracebacks.format_tb(outcome.__traceback__))[-TRACEBACK_LIMIT:]
-            return _failed(job, type(outcome).__name__, error_text(outcome), frames, None, job_type, fifo, rng)
         case _:
-            wrong = TypeError(f"{job_type.perform} returned {type(outcome).__name__}, not an outcome")
-            return decide(job, wrong, job_type=job_type, fifo=fifo, rng=rng)
+            raise AssertionError(f"unreachable: {outcome!r} is an outcome or a failure")
+    return Decision(settlement, Acknowledge())
 
 
 def release(job: ClaimedJob, reason: str) -> Decision:
@@ -80,55 +76,62 @@ def release(job: ClaimedJob, reason: str) -> Decision:
     return Decision(Settlement(job.id, State.WAITING, "released", error=reason), HandBack(0))
 
 
-def _not_json(outcome: object) -> Exception | None:
+def _not_json(outcome: object) -> str | None:
     """What a handler hands over to be kept must be JSON; saying so here spares its neighbours a failed settle."""
     kept = {Done: "result", Continue: "checkpoint"}.get(type(outcome))
     if kept is None:
         return None
     why = why_not_jsonb(getattr(outcome, kept))
-    return TypeError(f"the {kept} of the outcome is not JSON that can be stored: {why}") if why else None
+    return f"the {kept} of the outcome is not JSON that can be stored: {why}" if why else None
 
 
-def _failed(
-    job: ClaimedJob,
-    error_class: str,
-    error: str,
-    trace: str | None,
-    wanted_delay: float | None,
-    job_type: JobType,
-    fifo: bool,
-    rng: random.Random,
-) -> Decision:
-    verdict = after_failure(job_type.retry, job.attempts + 1, wanted_delay=wanted_delay, rng=rng)
-    if not isinstance(verdict, Again):
-        return _dead(job, "failed", error_class, error, trace)
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a run failed; `wanted_delay` is the handler's own wish, in seconds."""
+
+    error_class: str
+    error: str
+    frames: str | None = None
+    wanted_delay: float | None = None
+
+
+def _failure_of(outcome: object, job_type: JobType) -> _Failure | None:
+    if isinstance(outcome, Retry):
+        return _Failure("Retry", outcome.reason, wanted_delay=outcome.delay_seconds)
+    if isinstance(outcome, Exception):
+        frames = "".join(tracebacks.format_tb(outcome.__traceback__))[-TRACEBACK_LIMIT:]
+        return _Failure(type(outcome).__name__, error_text(outcome), frames)
+    if not isinstance(outcome, Outcome):
+        return _Failure("TypeError", f"{job_type.perform} returned {type(outcome).__name__}, not an outcome")
+    if wrong := _not_json(outcome):
+        return _Failure("TypeError", wrong)
+    return None
+
+
+def _again(job: ClaimedJob, failure: _Failure, verdict: Again, fifo: bool) -> Decision:
     through_ledger = fifo or verdict.delay_seconds > MAX_VISIBILITY_DELAY_SECONDS
-    settlement = Settlement(
-        job.id,
-        State.RETRYING,
-        "failed",
-        counted=True,
-        resend=through_ledger,
-        delay_seconds=verdict.delay_seconds,
-        error_class=error_class,
-        error=_clean(error),
-        traceback=trace and _clean(trace, TRACEBACK_LIMIT),
+    settlement = _failed(
+        job, State.RETRYING, "failed", failure, resend=through_ledger, delay_seconds=verdict.delay_seconds
     )
     return Decision(settlement, Acknowledge() if through_ledger else HandBack(ceil(verdict.delay_seconds)))
 
 
-def _dead(job: ClaimedJob, attempt: str, error_class: str, error: str, trace: str | None = None) -> Decision:
+def _dead(job: ClaimedJob, attempt: str, failure: _Failure) -> Decision:
     # Visibility 0: the message comes straight back, until the redrive policy moves it to the dead-letter queue.
-    settlement = Settlement(
+    return Decision(_failed(job, State.DEAD, attempt, failure), HandBack(0))
+
+
+def _failed(job: ClaimedJob, state: State, attempt: str, failure: _Failure, **wait: Any) -> Settlement:
+    return Settlement(
         job.id,
-        State.DEAD,
+        state,
         attempt,
         counted=True,
-        error_class=error_class,
-        error=_clean(error),
-        traceback=trace and _clean(trace, TRACEBACK_LIMIT),
+        error_class=failure.error_class,
+        error=_clean(failure.error),
+        traceback=failure.frames and _clean(failure.frames, TRACEBACK_LIMIT),
+        **wait,
     )
-    return Decision(settlement, HandBack(0))
 
 
 def _clean(text: str, limit: int = ERROR_LIMIT) -> str:

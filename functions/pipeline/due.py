@@ -23,7 +23,7 @@ class DueDay(NamedTuple):
 
 
 def due_days(zone: ZoneInfo, now: datetime, *, local_time: time, catch_up: timedelta) -> list[DueDay]:
-    """The days of `zone`, newest first, whose run at `local_time` has come by `now` (aware), as far back as is recorded.
+    """The days of `zone`, newest first, whose run at `local_time` has come by `now` (aware), as far back as recorded.
 
     Which of them were planned before is the database's knowledge, not this function's.
     """

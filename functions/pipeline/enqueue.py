@@ -18,6 +18,7 @@ from functions.core.catalog import CATALOG, Catalog
 from functions.core.chunks import chunks
 from functions.core.errors import InvalidPayload
 from functions.core.job import JobRequest
+from functions.core.jsonb import why_not_jsonb
 from functions.core.resolve import resolve
 from functions.pipeline.envelope import describe
 
@@ -77,4 +78,6 @@ def _order(request: JobRequest, catalog: Catalog) -> dict[str, Any]:
         "dedup_window_seconds": request.dedup_window_seconds,
         "correlation_id": request.correlation_id,
     }
+    if why := why_not_jsonb(order):
+        raise InvalidPayload(f"the order of a job of type {request.type} is nothing PostgreSQL can store: {why}")
     return {name: value for name, value in order.items() if value is not None}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from functions.core.catalog import Catalog
 from functions.core.errors import NewerEnvelope, RejectedMessage, UnknownJobType
+from functions.core.job import GROUP_KEY
 from functions.core.jsonb import why_not_jsonb
 
 VERSION = 1
@@ -39,7 +40,7 @@ class Envelope(BaseModel):
     external: bool = False
     payload: dict[str, Any] | None = None
     dedup_key: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    group_key: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    group_key: Annotated[str, Field(pattern=f"^{GROUP_KEY.pattern}$")] | None = None
 
     @model_validator(mode="after")
     def _identified(self) -> Self:

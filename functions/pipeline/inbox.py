@@ -5,7 +5,7 @@ Whatever is not acknowledged is handed back: forgetting a message means that it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -70,19 +70,24 @@ class Reply:
 
 def read_messages(event: Any) -> list[Message]:
     """The messages of an SQS event. Raises `BadEvent` for any other event."""
-    records: Sequence[Any] = event.get("Records", ()) if isinstance(event, dict) else ()
-    if not records or any(record.get("eventSource") != "aws:sqs" for record in records):
+    try:
+        messages = [_message(record) for record in event["Records"] if record["eventSource"] == "aws:sqs"]
+        foreign = len(event["Records"]) - len(messages)
+    except (KeyError, TypeError, ValueError):
+        messages, foreign = [], 0
+    if not messages or foreign:
         raise BadEvent(
             "this function serves SQS events ({'Records': [{'eventSource': 'aws:sqs', …}]});"
             " events/ holds a sample for each function"
         )
-    return [
-        Message(
-            message_id=record["messageId"],
-            receipt_handle=record["receiptHandle"],
-            body=record["body"],
-            receives=int(record["attributes"]["ApproximateReceiveCount"]),
-            sent_at=datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, tz=UTC),
-        )
-        for record in records
-    ]
+    return messages
+
+
+def _message(record: Any) -> Message:
+    return Message(
+        message_id=record["messageId"],
+        receipt_handle=record["receiptHandle"],
+        body=record["body"],
+        receives=int(record["attributes"]["ApproximateReceiveCount"]),
+        sent_at=datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, tz=UTC),
+    )

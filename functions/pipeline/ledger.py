@@ -145,7 +145,7 @@ SETTLE = text("""
 CONSERVATION = text("""
     WITH counted AS (
         SELECT state, sum(n)::bigint AS n
-        FROM (SELECT state, count AS n FROM job_counts UNION ALL SELECT state, delta FROM job_count_deltas) AS both_tables
+        FROM (SELECT state, count AS n FROM job_counts UNION ALL SELECT state, delta FROM job_count_deltas) AS c
         GROUP BY state
     ), present AS (
         SELECT state, count(*) AS n FROM jobs GROUP BY state

@@ -40,7 +40,8 @@ PERSONAL_FIELDS = frozenset(
         "to",
     }
 )
-EMAIL = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)+")
+# The look-behind keeps a long text without any address from costing its length squared.
+EMAIL = re.compile(r"(?<![\w.+'-])[\w.+'-]+@[\w-]+(?:\.[\w-]+)+")
 ERROR_LIMIT = 500
 VALUES_PER_BLOB = 99
 """EMF allows a hundred values of a metric, and Powertools flushes by itself when it reaches them.
@@ -62,7 +63,7 @@ def redact(value: Any) -> Any:
         return {key: REDACTED if key in PERSONAL_FIELDS else redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
-    return value
+    return value if value is None or isinstance(value, int | float) else redact(str(value))
 
 
 @cache

@@ -62,6 +62,6 @@ def finished(claimed: Sequence[ClaimedJob], decisions: Mapping[UUID, Decision], 
             observe.logger().info(f"job_{settlement.attempt}", reason=settlement.error, **keys)
 
 
-def batch_done(queue: str, messages: int, handed_back: int) -> None:
-    """One line per invocation, whatever happened."""
-    observe.logger().info("batch_done", queue=queue, messages=messages, handed_back=handed_back)
+def batch_done(queue: str, messages: int, *, handed_back: int, sql: int) -> None:
+    """One line per invocation, whatever happened; `sql` is the number of statements it took."""
+    observe.logger().info("batch_done", queue=queue, messages=messages, handed_back=handed_back, statements=sql)

@@ -55,8 +55,8 @@ MARK_IDLE = text("""
 RESEND = text("""
     WITH silent AS MATERIALIZED (
         SELECT id, state, runs, started_at FROM jobs
-        WHERE closed_at IS NULL AND queue = :queue AND sent_at IS NOT NULL AND state IN ('waiting', 'retrying', 'active')
-          AND (state <> 'active' OR lease_until < now())
+        WHERE closed_at IS NULL AND queue = :queue AND sent_at IS NOT NULL
+          AND state IN ('waiting', 'retrying', 'active') AND (state <> 'active' OR lease_until < now())
           AND run_at <= now()
           AND (sent_at < now() - CAST(:near_expiry AS interval) OR (:empty_twice
                AND sent_at < now() - coalesce(resend_after, CAST(:first AS interval))))

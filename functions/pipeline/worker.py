@@ -28,7 +28,7 @@ from functions.core.errors import (
 )
 from functions.core.job import ClaimedJob
 from functions.core.outcome import Done
-from functions.db.engine import is_not_migrated, is_outage, transaction
+from functions.db.engine import is_not_migrated, is_outage, statements, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.admit import admit_external
 from functions.pipeline.batch import Batch
@@ -64,6 +64,7 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
         remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
     )
     batch.tally.add("BatchSize", len(messages), queue=queue)
+    statements_before = statements.total
     with observe.span("batch", queue=queue, messages=len(messages)):
         try:
             _serve(messages, batch)
@@ -73,7 +74,9 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
             _hand_back_all(batch, error)
         answer = batch.reply.send()
     batch.tally.flush()
-    report.batch_done(queue, len(messages), len(answer["batchItemFailures"]))
+    report.batch_done(
+        queue, len(messages), handed_back=len(answer["batchItemFailures"]), sql=statements.total - statements_before
+    )
     return answer
 
 
@@ -201,8 +204,7 @@ def _perform_inside(by_type: dict[str, list[Any]], endings: dict[UUID, Ending], 
 
     try:
         for name, jobs in by_type.items():
-            for job_id, ending in perform_group(batch.catalog.job_type(name), jobs, tx, time_is_up=time_is_up):
-                endings[job_id] = ending
+            endings.update(perform_group(batch.catalog.job_type(name), jobs, tx, time_is_up=time_is_up))
     except OutOfTime:
         observe.logger().info("out_of_time", jobs_left=sum(map(len, by_type.values())) - len(endings))
 
