@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +46,7 @@ def _plain_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSettings]:
+def postgres() -> Iterator[DatabaseSettings]:
     """A PostgreSQL server with a migrated template database: DATABASE_URL's, or the embedded one."""
     if url := os.environ.get("DATABASE_URL"):
         server = from_url(url)
@@ -52,7 +54,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSetti
         return
     from duecourse.local import postgres as embedded
 
-    data = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's own directory, whose rights every other pytest session of root's sets anew.
+    data = Path(tempfile.mkdtemp(prefix="duecourse-postgres-"))
     server = from_url(embedded.start(data))
     with _administration(server) as admin:
         # A test database is thrown away: it need not survive a power cut.
@@ -61,6 +64,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSetti
         admin.execute(text("SELECT pg_reload_conf()"))
     yield server
     embedded.stop(data)
+    shutil.rmtree(data)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 TIMEOUT_SECONDS = 10
-REASON_LIMIT = 1_000
+REASON_BYTES = 2_000
+"""CloudFormation takes 4,096 for the whole answer."""
 
 
 def is_request(event: object) -> bool:
@@ -29,7 +30,8 @@ def answer(event: Mapping[str, Any], work: Callable[[], Mapping[str, str]]) -> d
         try:
             data = dict(work())
         except Exception as error:  # noqa: BLE001 - whatever it is, the deployment must hear of it
-            status, reason = "FAILED", f"{type(error).__name__}: {error}"[:REASON_LIMIT]
+            said = f"{type(error).__name__}: {error}"
+            status, reason = "FAILED", said.encode()[:REASON_BYTES].decode(errors="ignore")
     reply = {
         "Status": status,
         "Reason": reason,
@@ -40,7 +42,7 @@ def answer(event: Mapping[str, Any], work: Callable[[], Mapping[str, str]]) -> d
         "LogicalResourceId": event["LogicalResourceId"],
         "Data": data,
     }
-    body = json.dumps(reply).encode()
+    body = json.dumps(reply, ensure_ascii=False).encode()
     # The signature of the pre-signed URL covers an empty content type.
     request = Request(event["ResponseURL"], data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310
     with urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310 - the URL is CloudFormation's own

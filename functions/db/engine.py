@@ -19,7 +19,7 @@ from functions.db.settings import DatabaseSettings, load_settings
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
 
@@ -37,16 +37,21 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 def engine() -> Engine:
     """The process's engine. Nothing is connected, and no secret read, until the first statement.
 
-    Raises `ConfigurationError` when the environment names no database.
+    The settings are read anew for each connection, so that a rotated password needs no new process. The first
+    statement raises `ConfigurationError` when the environment names no database.
     """
-    return make_engine(load_settings())
+    return _make_engine(load_settings)
 
 
 def make_engine(settings: DatabaseSettings) -> Engine:
     """An engine for these settings: one connection, kept."""
+    return _make_engine(lambda: settings)
+
+
+def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
     made = create_engine(
         "postgresql+pg8000://",
-        creator=lambda: connect(settings),
+        creator=lambda: connect(read_settings()),
         pool_size=1,
         max_overflow=0,
         pool_recycle=IDLE_RECYCLE_SECONDS,
@@ -138,7 +143,7 @@ def _transport(settings: DatabaseSettings) -> dict[str, Any]:
     sock = socket.create_connection((settings.host, settings.port), timeout=CONNECT_TIMEOUT_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(None)
-    tls = None if settings.host in {"127.0.0.1", "localhost", "::1"} else _tls_context()
+    tls = _tls_context() if settings.wants_tls else None
     return {"host": settings.host, "port": settings.port, "sock": sock, "ssl_context": tls}
 
 

@@ -6,6 +6,7 @@ Runs as the function `migrate` on deploy and as `duecourse db migrate`. Running 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
@@ -15,7 +16,7 @@ from sqlalchemy import text
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import TRANSITIONS
 from functions.db.custom_resource import answer, is_request
-from functions.db.engine import engine
+from functions.db.engine import engine, error_text, is_outage
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parents[2] / "infra" / "migrations"
 MONTHS_AHEAD = 3
+DATABASE_PATIENCE_SECONDS = 120
+DATABASE_POLL_SECONDS = 3
 MIGRATION_LOCK = 4_735_911
 """Key of the transaction-level advisory lock that makes two deployments migrate one after the other."""
 
@@ -112,7 +115,26 @@ def handler(event: Any, context: object) -> dict[str, Any]:
 
 
 def _migrate() -> dict[str, str]:
+    await_database()
     with engine().begin() as connection:
         revision = migrate(connection)
     print(json.dumps({"message": "migrated", "revision": revision}))
     return {"revision": revision}
+
+
+def await_database(patience_seconds: float = DATABASE_PATIENCE_SECONDS) -> None:
+    """Wait until the database answers: on a first deployment the proxy is there before it has found its target.
+
+    Raises `DatabaseAway` when patience is over.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            engine().connect().close()
+        except Exception as error:
+            if not is_outage(error) or time.monotonic() > deadline:
+                raise
+            print(json.dumps({"message": "waiting_for_the_database", "error": error_text(error)}))
+            time.sleep(DATABASE_POLL_SECONDS)
+        else:
+            return

@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from functions.core.errors import ConfigurationError
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
@@ -20,10 +22,16 @@ class DatabaseSettings:
     database: str
     user: str
     password: str | None = field(repr=False)
+    tls: bool = True
+    """Off only by `sslmode=disable`, for a container network; never needed on this machine's own addresses."""
 
     @property
     def is_local_socket(self) -> bool:
         return self.host.startswith("/")
+
+    @property
+    def wants_tls(self) -> bool:
+        return self.tls and self.host not in LOOPBACK and not self.is_local_socket
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> DatabaseSettings:
@@ -61,6 +69,7 @@ def from_url(url: str) -> DatabaseSettings:
         database=unquote(parts.path.lstrip("/")) or "postgres",
         user=unquote(parts.username or "postgres"),
         password=unquote(parts.password) if parts.password else None,
+        tls=query.get("sslmode") != ["disable"],
     )
 
 
@@ -72,7 +81,8 @@ def connection_url(settings: DatabaseSettings) -> str:
     if settings.is_local_socket:
         return f"postgresql://{user}{password}@:{settings.port}/{database}?host={quote(settings.host)}"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"postgresql://{user}{password}@{host}:{settings.port}/{database}"
+    mode = "" if settings.tls else "?sslmode=disable"
+    return f"postgresql://{user}{password}@{host}:{settings.port}/{database}{mode}"
 
 
 def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
@@ -88,6 +98,7 @@ def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
             database=secret.get("dbname", "duecourse"),
             user=secret["username"],
             password=secret.get("password"),
+            tls=secret.get("sslmode") != "disable",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(

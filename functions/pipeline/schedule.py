@@ -51,7 +51,7 @@ PLAN = text("""
                 'id', job_id, 'type', CAST(:job_type AS text), 'tenant_id', tenant_id,
                 'payload', jsonb_build_object('local_date', local_date),
                 'correlation_id', CAST(:schedule AS text) || '/' || local_date || '/' || tenant_id,
-                'delay_seconds', ('x' || left(md5(tenant_id::text), 7))::bit(28)::int % CAST(:jitter AS int))
+                'delay_seconds', mod(('x' || left(md5(tenant_id::text), 7))::bit(28)::int, CAST(:jitter AS int)))
                 ORDER BY job_id), '[]')
             FROM run WHERE outcome = 'planned'))
     )

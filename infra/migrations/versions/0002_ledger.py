@@ -35,7 +35,7 @@ CREATE TABLE jobs (
                                                        'paused', 'completed', 'cancelled', 'dead')),
     tenant_id           uuid,
     payload             jsonb NOT NULL,
-    group_key           text,
+    group_key           text CHECK (group_key ~ '^[!-~]{1,128}$'),
     priority            smallint NOT NULL CHECK (priority BETWEEN -1 AND 1),
     correlation_id      text NOT NULL,
     dedup_key           text,

@@ -21,7 +21,7 @@ $$;
 
 -- The least id of an instant, for bounds: of partitions, and of what is accepted from outside.
 CREATE FUNCTION uuid7_floor(at timestamptz) RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+    SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
 """
 
@@ -96,10 +96,10 @@ CREATE FUNCTION enqueue_job(
     run_at timestamptz DEFAULT NULL, dedup_key text DEFAULT NULL, dedup_window interval DEFAULT NULL,
     correlation_id text DEFAULT NULL
 ) RETURNS uuid LANGUAGE sql AS $$
-    SELECT id FROM enqueue_jobs(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+    SELECT id FROM enqueue_jobs(jsonb_build_array(jsonb_build_object(
         'type', type, 'payload', payload, 'tenant_id', tenant_id, 'group_key', group_key, 'priority', priority,
         'run_at', run_at, 'dedup_key', dedup_key, 'dedup_window_seconds', extract(epoch FROM dedup_window),
-        'correlation_id', correlation_id))))
+        'correlation_id', correlation_id)))
 $$;
 """
 

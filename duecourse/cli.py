@@ -1,0 +1,263 @@
+"""The command line: `duecourse up`, `duecourse demo`, `duecourse invoke relay`, …
+
+Heavy imports stand inside the commands, so that `duecourse --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from duecourse.console import DEBUG_VARIABLE, FAILED, command, err, out, print_json, step
+
+HELP = """Background jobs for compliance SaaS, on your own machine: no Docker, no AWS account.
+
+- `duecourse demo`: a day of compliance refreshes in eleven time zones
+- `duecourse up`: PostgreSQL, an AWS emulator, and template.yaml deployed on it
+- `duecourse invoke migrate`: call one function
+- `duecourse logs relay -f`: watch another
+
+DATABASE_URL and AWS_ENDPOINT_URL use a database and an emulator of your own. All local state is in .duecourse/
+(DUECOURSE_HOME puts it elsewhere). docs/local.md tells the rest.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+database = typer.Typer(
+    help="""Migrate, fill or look into the database of `duecourse up`, or of DATABASE_URL.
+
+    Examples: `duecourse db migrate`, `duecourse db shell`
+    """,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(database, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Function = Annotated[str, typer.Argument(help="Its short name, e.g. relay; `duecourse status` lists them.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks instead of one sentence.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+@app.command()
+@command
+def up(
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Port of the AWS emulator; without it, the last one or any free one."),
+    ] = None,
+) -> None:
+    """Start PostgreSQL and the AWS emulator, and deploy template.yaml. Again: deploys what changed.
+
+    Examples: `duecourse up`, `duecourse up --port 4566`
+    """
+    from duecourse.local import stack
+
+    running = stack.up(port=port, step=step)
+    err().print(f"Ready at {running.endpoint}. Look with `duecourse status`, stop with `duecourse down`.")
+
+
+@app.command()
+@command
+def down(
+    purge: Annotated[
+        bool, typer.Option("--purge", "--clean", help="Remove the database and all other local state.")
+    ] = False,
+) -> None:
+    """Stop what `duecourse up` started. The database's data stays, unless you say --purge.
+
+    Examples: `duecourse down`, `duecourse down --purge`
+    """
+    from duecourse.local import stack
+
+    stack.down(purge=purge, step=step)
+
+
+@app.command()
+@command
+def status(
+    json: Json = False,
+    env: Annotated[bool, typer.Option("--env", help="Print export lines for your shell.")] = False,
+) -> None:
+    """Show what runs, what is deployed and how full the queues are. Exit code 1 when something is missing.
+
+    Examples: `duecourse status --json`, `eval "$(duecourse status --env)"` and then `aws sqs list-queues`
+    """
+    from duecourse import views
+    from duecourse.local import aws, stack
+    from duecourse.local.state import default_home
+    from duecourse.local.status import status as look
+
+    home = default_home()
+    found = look(home)
+    if json:
+        print_json(asdict(found))
+    elif not env:
+        out().print(views.status(found))
+    elif found.endpoint and found.database_url:
+        print(aws.shell_exports(found.endpoint, stack.current_database_url(home)))
+    for problem in found.problems:
+        err().print(f"! {problem}", markup=False)
+    if not found.running:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@command
+def demo() -> None:
+    """Play one day of compliance refreshes: 24 tenants, eleven time zones, one poison message, one redrive.
+
+    Example: `duecourse demo`. It starts what does not run, and writes its result to .duecourse/demo.json as well.
+    """
+    importlib.import_module("duecourse.demo").run()
+
+
+@app.command()
+@command
+def invoke(
+    function: Function,
+    event: Annotated[
+        str | None,
+        typer.Option("--event", "-e", help="JSON file with the event, - for stdin; if left out, events/FUNCTION.json."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Call a function and print what it returns; its log goes to stderr. Exit code 1 when it failed.
+
+    Examples: `duecourse invoke migrate`, `echo '{}' | duecourse invoke migrate -e - --json`
+    """
+    from duecourse.local import functions, stack
+
+    result = functions.invoke(stack.current(), function, functions.read_event(function, event))
+    if json:
+        print_json(asdict(result))
+    else:
+        err().print(result.log, style="dim", markup=False)
+        print_json(result.response)
+    if result.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@command
+def logs(
+    function: Function,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new lines, until Ctrl-C.")] = False,
+    since: Annotated[int, typer.Option(min=0, help="Minutes to look back.")] = 60,
+) -> None:
+    """Show a function's log.
+
+    Examples: `duecourse logs relay --since 5`, `duecourse logs compliance-refresh-worker -f`
+    """
+    from duecourse import views
+    from duecourse.local import functions, stack
+
+    lines = functions.logs(stack.current(), function, since=timedelta(minutes=since), follow=follow)
+    try:
+        for line in lines:
+            out().print(views.log_line(line))
+    except KeyboardInterrupt:
+        return
+
+
+@database.command()
+@command
+def migrate() -> None:
+    """Bring the schema up to date. Running it again changes nothing.
+
+    Examples: `duecourse db migrate`, `DATABASE_URL=postgresql://me@db.example/duecourse duecourse db migrate`
+    """
+    from duecourse.local import stack
+    from functions.db.migrate import migrate as run
+
+    with step("Migrating") as note, stack.database_transaction() as connection:
+        note(f"the schema is at revision {run(connection)}")
+
+
+@database.command()
+@command
+def seed(
+    *,
+    day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day that expiry and due dates lie around; today if left out."),
+    ] = None,
+    tenants: Annotated[int, typer.Option(min=1)] = 24,
+    clients: Annotated[int, typer.Option(min=1)] = 5_000,
+    documents: Annotated[int, typer.Option(min=0)] = 40_000,
+    filings: Annotated[int, typer.Option(min=0)] = 30_000,
+    reset: Annotated[bool, typer.Option("--reset", help="Remove all tenants and jobs first.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before --reset on the database of DATABASE_URL.")
+    ] = False,
+) -> None:
+    """Fill the database with invented firms, their clients, documents and filings; the same ones every time.
+
+    Examples: `duecourse db seed`, `duecourse db seed --reset --day 2026-03-31`
+    """
+    from duecourse.local import seed as seeding
+    from duecourse.local import stack
+
+    if reset and not yes and stack.is_own_database():
+        typer.confirm("Remove every tenant, user and job from the database of DATABASE_URL?", abort=True)
+    now = datetime.now(UTC)
+    with step("Seeding") as note, stack.database_transaction() as connection:
+        if reset:
+            seeding.reset(connection)
+        counts = seeding.seed(
+            connection,
+            day=(day or now).date(),
+            created_at=now,
+            tenants=tenants,
+            clients=clients,
+            documents=documents,
+            filings=filings,
+        )
+        note(str(counts))
+
+
+@database.command(context_settings={"ignore_unknown_options": True})
+@command
+def shell(
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to psql.")] = None,
+) -> None:
+    """Open psql on the database.
+
+    Examples: `duecourse db shell`, `duecourse db shell -c 'SELECT state, count(*) FROM jobs GROUP BY state'`
+    """
+    from duecourse.local import postgres, stack
+    from duecourse.local.state import default_home
+
+    program = shutil.which("psql") or str(postgres.binary("psql"))
+    url = stack.current_database_url(default_home())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a query there
+    raise typer.Exit(subprocess.run([program, url, *(arguments or [])], check=False).returncode)
+
+
+def main() -> None:
+    """Entry point of the program."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""infra/roles.yaml: what each function may do, and that it may do nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from functions.core.catalog import CATALOG
+from tests.contract.templates import PREFIX, QUEUE_ARN, roles, root
+from tests.contract.test_template import HANDLERS, logical_id
+
+QUEUE_ARNS = [f"{QUEUE_ARN}{PREFIX}-{q.name}{'.fifo' if q.fifo else ''}" for q in CATALOG.queues.values()]
+BATCH_CALLS = {"sqs:SendMessage*", "sqs:DeleteMessage*", "sqs:ChangeMessageVisibility*"}
+"""The batch calls: AWS has no actions of their own for these, emulators do. Nothing else matches the pattern."""
+CONSUME = {"sqs:ReceiveMessage", "sqs:DeleteMessage*", "sqs:ChangeMessageVisibility*", "sqs:GetQueueAttributes"}
+SEND = {"sqs:SendMessage*"}
+
+QUEUES_OF: dict[str, tuple[set[str], list[str]]] = {
+    "daily-compliance-refresh": (SEND, [f"{QUEUE_ARN}{PREFIX}-compliance-refresh"]),
+    "compliance-refresh-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-compliance-refresh"]),
+    "upkeep-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-upkeep"]),
+    "relay": (SEND, QUEUE_ARNS),
+    "sweep": (SEND | {"sqs:GetQueueAttributes"}, QUEUE_ARNS),
+    "migrate": (set(), []),
+}
+EACH = pytest.mark.parametrize("suffix", HANDLERS)
+
+
+def listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def own_statements(suffix: str) -> list[dict[str, Any]]:
+    role = roles().resources("AWS::IAM::Role")[f"{logical_id(suffix)}Role"]
+    return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def shared_statements(**given: str) -> dict[str, dict[str, Any]]:
+    [policy] = roles(**given).resources("AWS::IAM::Policy").values()
+    return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+@EACH
+def test_a_function_has_its_own_queue_rights_and_its_own_log_alone(suffix: str) -> None:
+    actions, queues = QUEUES_OF[suffix]
+    *on_queues, log = own_statements(suffix)
+    assert [(set(listed(found["Action"])), listed(found["Resource"])) for found in on_queues] == (
+        [(actions, queues)] if actions else []
+    )
+    assert set(log["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    assert log["Resource"].endswith(f":log-group:/aws/lambda/{PREFIX}-{suffix}:*")
+
+
+def test_every_function_has_a_role_and_there_is_no_other() -> None:
+    assert set(roles().resources("AWS::IAM::Role")) == {f"{logical_id(suffix)}Role" for suffix in HANDLERS}
+    assert roles().outputs().keys() == {f"{logical_id(suffix)}RoleArn" for suffix in HANDLERS}
+
+
+@EACH
+def test_lambda_alone_may_take_a_role_and_no_managed_policy_widens_it(suffix: str) -> None:
+    role = roles().resources("AWS::IAM::Role")[f"{logical_id(suffix)}Role"]
+    [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
+    assert "ManagedPolicyArns" not in role
+
+
+def test_what_all_may_do() -> None:
+    found = shared_statements()
+    assert set(found) == {"ReadTheDatabaseSecret", "SendTraces"}
+    assert found["ReadTheDatabaseSecret"]["Action"] == "secretsmanager:GetSecretValue"
+    assert found["ReadTheDatabaseSecret"]["Resource"] == "arn:of:secret"
+    [policy] = roles().resources("AWS::IAM::Policy").values()
+    assert set(policy["Roles"]) == set(roles().resources("AWS::IAM::Role"))
+
+
+def test_network_interfaces_and_decryption_are_allowed_only_where_needed() -> None:
+    found = shared_statements(InVpc="true", SecretKeyArn="arn:of:key")
+    assert set(found) == {"ReadTheDatabaseSecret", "SendTraces", "DecryptTheDatabaseSecret", "JoinTheVpc"}
+    assert found["DecryptTheDatabaseSecret"]["Resource"] == "arn:of:key"
+
+
+def test_a_star_stands_only_where_aws_knows_no_resource() -> None:
+    shared = shared_statements(InVpc="true", SecretKeyArn="arn:of:key")
+    wide = {sid for sid, statement in shared.items() if statement["Resource"] == "*"}
+    assert wide == {"SendTraces", "JoinTheVpc"}
+    statements = [*shared.values(), *(found for suffix in HANDLERS for found in own_statements(suffix))]
+    for statement in statements:
+        assert statement["Effect"] == "Allow"
+        starred = {action for action in listed(statement["Action"]) if "*" in action}
+        assert starred <= BATCH_CALLS
+        if statement.get("Sid") not in wide:
+            assert "*" not in listed(statement["Resource"])
+
+
+def test_the_root_itself_grants_nothing_but_invocation() -> None:
+    kinds = {resource["Type"] for resource in root().body["Resources"].values()}
+    assert not {kind for kind in kinds if kind.startswith("AWS::IAM::")}
+    for permission in root().resources("AWS::Lambda::Permission").values():
+        assert permission["Principal"] == "events.amazonaws.com"
+        assert permission["SourceArn"].endswith("Tick.Arn")
