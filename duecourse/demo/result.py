@@ -86,7 +86,7 @@ class Result:
     def _zone_table(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
         for title in ("time zone", "local run", "UTC"):
             table.add_column(title, no_wrap=True)
         for title in ("tenants", "refreshed", "clients"):
