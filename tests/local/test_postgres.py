@@ -127,6 +127,20 @@ def test_a_path_too_long_for_a_socket_works(place: Path) -> None:
         postgres.stop(data)
 
 
+def test_signs_that_urls_treat_specially_work_in_the_path(place: Path) -> None:
+    data = place / "a+b%20c"
+    try:
+        postgres.start(data)
+        assert query(data, "SELECT 1") == 1
+    finally:
+        postgres.stop(data)
+
+
+def test_a_path_that_shells_would_split_is_one_sentence(place: Path) -> None:
+    with pytest.raises(LocalError, match=r"^PostgreSQL cannot run in .*/my work, because of ' ' in that path: put the"):
+        postgres.start(place / "my work")
+
+
 def test_stopping_what_does_not_run_is_no_error(data: Path) -> None:
     assert postgres.stop(data) is False
 
