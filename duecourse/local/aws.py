@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,4 +48,4 @@ def shell_exports(endpoint: str, database_url: str) -> str:
         "AWS_DEFAULT_REGION": REGION,
         "DATABASE_URL": database_url,
     }
-    return "\n".join(f"export {name}='{value}'" for name, value in variables.items())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())

@@ -82,6 +82,7 @@ def put_secret(endpoint: str, database: DatabaseSettings) -> tuple[str, str]:
             "host": database.host,
             "port": database.port,
             "dbname": database.database,
+            **({} if database.tls else {"sslmode": "disable"}),
         }
     )
     secrets = aws.client(endpoint, "secretsmanager")

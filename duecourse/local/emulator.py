@@ -33,7 +33,7 @@ POLL_SECONDS = 0.02
 PORT_ATTEMPTS = 3
 """Another program may take a free port between our choosing it and the emulator's binding it."""
 
-KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE")
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH")
 """All that functions may see of the caller's environment: a DATABASE_URL or an AWS profile must not leak into them."""
 
 

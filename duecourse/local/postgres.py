@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import psutil
 
@@ -30,6 +31,7 @@ START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 15
 ORPHAN_GRACE_SECONDS = 5
 POLL_SECONDS = 0.02
+SHELL_SIGNS = frozenset(" \t\n'\"\\$`;&|<>()*?[]{}#!")
 INITIALISED = "duecourse.initialised"
 """Marks a data directory whose database exists: one without it is the rest of an interrupted first start."""
 
@@ -41,6 +43,7 @@ def start(data: Path) -> str:
     """
     try:
         if not (running(data) and _is_ready(data)):  # a server killed this very moment still counts as running
+            _require_plain_path(data)
             _require_space(data)
             _clear_leftovers(data)
             _launch(data)
@@ -88,7 +91,7 @@ def running(data: Path) -> psutil.Process | None:
 
 def url(data: Path) -> str:
     """The URL of the running server's database, e.g. `postgresql://postgres@/duecourse?host=/…/.duecourse/postgres`."""
-    return f"postgresql://postgres@/{DATABASE}?host={_socket_directory(data)}"
+    return f"postgresql://postgres@/{DATABASE}?host={quote(_socket_directory(data))}"
 
 
 def binary(name: str) -> Path:
@@ -112,6 +115,16 @@ def _pid_file(data: Path) -> list[str]:
 def _socket_directory(data: Path) -> str:
     """Line 5 of the pid file. It is the data directory itself unless that path is too long for a socket."""
     return _pid_file(data)[4]
+
+
+def _require_plain_path(data: Path) -> None:
+    """pg_ctl passes the path to a shell, and pgserver does not quote it."""
+    if special := SHELL_SIGNS & set(str(data)):
+        signs = " ".join(sorted(repr(sign) for sign in special))
+        raise LocalError(
+            f"PostgreSQL cannot run in {data}, because of {signs} in that path: put the state elsewhere,"
+            " e.g. with DUECOURSE_HOME=~/.duecourse"
+        )
 
 
 def _require_space(data: Path) -> None:

@@ -181,7 +181,7 @@ def is_own_database(home: Home | None = None) -> bool:
 def _own_database_url(home: Home, environ: Mapping[str, str] = os.environ) -> str | None:
     """DATABASE_URL, unless it only repeats what `duecourse status --env` printed for ours."""
     given = environ.get("DATABASE_URL")
-    return None if not given or str(home.postgres) in given else given
+    return None if not given or from_url(given).host == str(home.postgres) else given
 
 
 def _own_endpoint(home: Home, environ: Mapping[str, str] = os.environ) -> str | None:

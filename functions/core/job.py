@@ -112,6 +112,7 @@ class JobRequest:
     run_at: datetime | None = None
     delay_seconds: float | None = None
     deadline_at: datetime | None = None
+    """A job that has not started by then is cancelled instead."""
     dedup_key: str | None = None
     dedup_window_seconds: float | None = None
     correlation_id: str | None = None

@@ -89,6 +89,11 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error)[:2] in {"08", "57", "53"})
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether a statement lost against another transaction: a deadlock, a serialization failure, a lock not had."""
+    return isinstance(error, DBAPIError) and (sqlstate(error)[:2] == "40" or sqlstate(error) == "55P03")
+
+
 def is_not_migrated(error: BaseException) -> bool:
     """Whether a statement met a table or function that does not exist yet."""
     return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT

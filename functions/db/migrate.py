@@ -130,7 +130,8 @@ def await_database(patience_seconds: float = DATABASE_PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            engine().connect().close()
+            with engine().connect() as connection:
+                connection.execute(text("SELECT 1"))
         except Exception as error:
             if not is_outage(error) or time.monotonic() > deadline:
                 raise

@@ -33,6 +33,7 @@ CLAIM = text("""
       AND j.state IN ('waiting', 'retrying', 'delayed')
       AND j.run_at <= clock_timestamp() + :tolerance * interval '1 second'
       AND (j.lost = 0 OR :alone)
+      AND (j.deadline_at IS NULL OR j.deadline_at > clock_timestamp())
     RETURNING j.id, j.type, j.tenant_id, j.payload, j.attempts, j.runs, j.lost, j.correlation_id, j.checkpoint,
         extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds
 """)
@@ -44,7 +45,7 @@ TRIAGE = text("""
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[]), CAST(:message_ids AS text[]),
                              CAST(:sent_at AS timestamptz[])) AS m(id, delivery, message_id, sent_at)
     ), held AS MATERIALIZED (
-        SELECT id, state, delivery, runs, run_at, lease_until, claimed_alone, lost_alone, started_at,
+        SELECT id, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost_alone, started_at,
                dead_message_id, died_at
         FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
     ), judged AS MATERIALIZED (
@@ -59,6 +60,7 @@ TRIAGE = text("""
                 WHEN h.state = 'active' AND h.lease_until > clock_timestamp() THEN 'busy'
                 WHEN h.state = 'active' AND h.lost_alone + h.claimed_alone::int >= :deadly THEN 'crashed'
                 WHEN h.state = 'active' THEN 'lost'
+                WHEN h.deadline_at <= clock_timestamp() THEN 'expired'
                 WHEN h.run_at > clock_timestamp() + :tolerance * interval '1 second' THEN 'early'
                 ELSE 'suspect'
             END AS verdict,
@@ -73,26 +75,30 @@ TRIAGE = text("""
         ON CONFLICT DO NOTHING
     ), changed AS (
         UPDATE jobs AS j SET
-            state = CASE judged.verdict WHEN 'lost' THEN 'retrying' WHEN 'crashed' THEN 'dead' ELSE 'waiting' END,
+            state = CASE judged.verdict
+                WHEN 'lost' THEN 'retrying' WHEN 'crashed' THEN 'dead' WHEN 'expired' THEN 'cancelled'
+                ELSE 'waiting' END,
             claim_token = NULL, lease_until = NULL,
-            lost = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.lost + 1 END,
-            lost_alone = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.lost_alone + j.claimed_alone::int END,
+            closed_at = CASE judged.verdict WHEN 'expired' THEN clock_timestamp() END,
+            lost = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN j.lost + 1 ELSE 0 END,
+            lost_alone = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN judged.lost_alone ELSE 0 END,
             attempts = CASE judged.verdict WHEN 'revived' THEN 0 ELSE j.attempts END,
             sent_at = CASE judged.verdict WHEN 'revived' THEN judged.sent_at ELSE j.sent_at END,
             error_class = CASE judged.verdict WHEN 'crashed' THEN 'Crashed' ELSE j.error_class END,
-            error = CASE judged.verdict WHEN 'crashed'
-                THEN 'crashed: ' || :deadly || ' runs alone in their batch were lost before they settled'
+            error = CASE judged.verdict
+                WHEN 'crashed' THEN 'crashed: ' || :deadly || ' runs alone in their batch were lost before they settled'
+                WHEN 'expired' THEN 'its deadline passed before it could run'
                 ELSE j.error END,
             dead_message_id = CASE judged.verdict WHEN 'crashed' THEN judged.message_id END,
             died_at = CASE judged.verdict WHEN 'crashed' THEN clock_timestamp() END
         FROM judged
         WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = judged.id
-          AND judged.verdict IN ('lost', 'crashed', 'revived')
+          AND judged.verdict IN ('lost', 'crashed', 'expired', 'revived')
         RETURNING j.dedup_key, j.state, j.id
     ), freed AS (
         DELETE FROM job_keys USING changed
-        WHERE job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id AND changed.state = 'dead'
-          AND job_keys.expires_at = 'infinity'
+        WHERE job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id
+          AND changed.state IN ('dead', 'cancelled') AND job_keys.expires_at = 'infinity'
     )
     SELECT id, verdict, wait_seconds, lost_alone FROM judged
 """)
@@ -166,6 +172,7 @@ class Verdict(StrEnum):
     BUSY = "busy"
     CRASHED = "crashed"
     LOST = "lost"
+    EXPIRED = "expired"
     EARLY = "early"
     SUSPECT = "suspect"
 

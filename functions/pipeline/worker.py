@@ -28,7 +28,7 @@ from functions.core.errors import (
 )
 from functions.core.job import ClaimedJob
 from functions.core.outcome import Done
-from functions.db.engine import is_not_migrated, is_outage, statements, transaction
+from functions.db.engine import is_conflict, is_not_migrated, is_outage, statements, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.admit import admit_external
 from functions.pipeline.batch import Batch
@@ -144,7 +144,7 @@ def _round(references: Sequence[Reference], batch: Batch) -> list[tuple[Referenc
 
 def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
     match judged.verdict:
-        case Verdict.GONE | Verdict.STALE:
+        case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED:
             batch.reply.set(reference.message_id, Acknowledge())
         case Verdict.DEAD | Verdict.CRASHED:
             batch.reply.set(reference.message_id, HandBack(0))
@@ -222,7 +222,7 @@ def _order_followers(endings: dict[UUID, Ending], tx: Connection, batch: Batch) 
 
 
 def _nobodys_fault(error: Exception) -> bool:
-    return is_outage(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
+    return is_outage(error) or is_conflict(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
 
 
 def _hand_back_all(batch: Batch, error: Exception) -> None:

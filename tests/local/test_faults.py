@@ -51,15 +51,33 @@ def test_messages_delivered_twice(world: World) -> None:
             world.stack.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(body))
     world.relay()
     wait_for("all to complete", lambda: world.states() == {"completed": JOBS}, seconds=60)
-    depth = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-
-    def empty() -> bool:
-        found = world.stack.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=depth)["Attributes"]
-        return all(int(found[name]) == 0 for name in depth)
-
-    wait_for("the queue to empty", empty, seconds=60)
+    wait_for("the queue to empty", lambda: world.is_empty("upkeep"), seconds=60)
     assert world.effects() == [1] * JOBS
     assert _refunded(world)
+    assert world.conservation().holds
+
+
+def test_a_dead_job_redriven_as_the_console_does_it(world: World) -> None:
+    sqs, source, dlq = world.stack.client("sqs"), world.stack.queue_url("upkeep"), world.stack.queue_url("upkeep-dlq")
+    world.order(1, fail_runs=3)
+    world.relay()
+
+    def dead_letter() -> dict[str, str] | None:
+        found = sqs.receive_message(QueueUrl=dlq, VisibilityTimeout=30).get("Messages", [])
+        return found[0] if found else None
+
+    letter = wait_for("the message to reach the dead-letter queue", dead_letter, seconds=60)
+    assert world.states() == {"dead": 1}
+    # What SQS does when a message is moved back: it is sent to its source anew, and leaves the dead-letter queue.
+    sqs.send_message(QueueUrl=source, MessageBody=letter["Body"])
+    wait_for("the job to complete", lambda: world.states() == {"completed": 1}, seconds=30)
+    [row] = world.rows("SELECT attempts, runs FROM jobs")
+    assert (row.attempts, row.runs) == (0, 4)
+    # Its copy, moved back now, is dropped: the job is finished.
+    sqs.send_message(QueueUrl=source, MessageBody=letter["Body"])
+    sqs.delete_message(QueueUrl=dlq, ReceiptHandle=letter["ReceiptHandle"])
+    wait_for("the queue to empty", lambda: world.is_empty("upkeep"), seconds=30)
+    assert world.effects() == [1]
     assert world.conservation().holds
 
 

@@ -61,6 +61,13 @@ class World:
             QueueUrl=self.stack.queue_url(queue), Attributes={"VisibilityTimeout": str(seconds)}
         )
 
+    def is_empty(self, queue: str) -> bool:
+        """Whether a queue holds no message, visible or in flight."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        url = self.stack.queue_url(queue)
+        found = self.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return all(int(found[name]) == 0 for name in names)
+
     def workers(self, function: str) -> list[psutil.Process]:
         """The processes in which a function runs."""
         record = load_emulator(self.home)
@@ -69,7 +76,7 @@ class World:
         return [child for child in children if f"-{function}-" in " ".join(child.cmdline())]
 
 
-def wait_for(what: str, check: Callable[[], Found], *, seconds: float) -> Found:
+def wait_for(what: str, check: Callable[[], Found | None], *, seconds: float) -> Found:
     """Poll until `check` gives something true."""
     deadline = time.monotonic() + seconds
     while not (found := check()):

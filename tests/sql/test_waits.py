@@ -77,6 +77,18 @@ def test_a_delayed_job_is_not_sent_before_its_time(flow: Flow) -> None:
     assert flow.relay() == 1
 
 
+def test_a_job_that_has_not_started_by_its_deadline_is_cancelled(flow: Flow) -> None:
+    late, in_time = flow.order(
+        request("test.each", deadline_at=IN_A_MONTH), request("test.each", deadline_at=IN_A_MONTH)
+    )
+    flow.rows("UPDATE jobs SET deadline_at = now() WHERE id = :id", id=late)
+    flow.relay()
+    flow.work()
+    assert (flow.job(late).state, flow.job(late).runs) == ("cancelled", 0)
+    assert flow.job(late).error == "its deadline passed before it could run"
+    assert flow.effects() == {in_time: 1}
+
+
 def test_what_a_finished_job_orders_is_committed_with_it(flow: Flow) -> None:
     flow.order(request("test.each", follower=True))
     flow.relay()

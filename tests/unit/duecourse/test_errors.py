@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,9 +174,11 @@ def test_status_of_nothing_is_json_and_exit_code_1(home: Home) -> None:
 
 
 def test_exports_can_be_evaluated_by_a_shell() -> None:
-    lines = aws.shell_exports("http://127.0.0.1:1", "postgresql://x@/d?host=/a b").splitlines()
-    assert "export AWS_ENDPOINT_URL='http://127.0.0.1:1'" in lines
-    assert "export DATABASE_URL='postgresql://x@/d?host=/a b'" in lines
+    lines = aws.shell_exports("http://127.0.0.1:1", "postgresql://x@/d?host=/o'brien/a b")
+    shown = subprocess.run(
+        ["sh", "-c", f'{lines}\necho "$AWS_ENDPOINT_URL $DATABASE_URL"'], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "http://127.0.0.1:1 postgresql://x@/d?host=/o'brien/a b\n"
 
 
 def test_passwords_are_not_shown() -> None:
