@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duecourse.console import err, out, step
@@ -151,14 +153,22 @@ def _environment(running: Stack) -> dict[str, str]:
 
 
 def _point_out(path: str) -> None:
-    out().print(
-        f"""
-Where to look next
-  duecourse status                               what runs, and how full the queues are
-  duecourse logs compliance-refresh-worker       what the worker said of each job
-  duecourse db shell -c 'SELECT * FROM job_attempts'
-  duecourse invoke daily-compliance-refresh      call one function with its sample event
-  duecourse down                                 stop everything
-The numbers above are in {path}.""",
-        markup=False,
-    )
+    program = _program()
+    hints = {
+        "status": "what runs, and how full the queues are",
+        "logs compliance-refresh-worker": "what the worker said of each job",
+        "db shell -c 'TABLE job_attempts'": "each run that did not complete",
+        "invoke daily-compliance-refresh": "one function, with its sample event",
+        "down": "stop everything",
+    }
+    width = max(map(len, hints))
+    lines = [f"  {program} {command:<{width}}  {what}" for command, what in hints.items()]
+    out().print("\nWhere to look next", *lines, f"The numbers above are in {path}.", sep="\n", markup=False)
+
+
+def _program() -> str:
+    """How the reader's shell finds this program: `uv run` has it on the PATH, the shell may not."""
+    from duecourse.local.state import REPOSITORY
+
+    own = REPOSITORY / ".venv" / "bin" / "duecourse"
+    return ".venv/bin/duecourse" if Path(sys.prefix) == own.parents[1] else "duecourse"

@@ -16,6 +16,10 @@ GROUP_KEY = re.compile(r"[!-~]{1,128}")
 """What SQS takes as a MessageGroupId; another one would be refused by the queue again and again, with all behind it.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
 
+ENVELOPE_VERSION = 1
+"""Of the message bodies that this release writes, and the newest it reads. Not in envelope.py: whoever only sends
+(relay, sweep) would pay for pydantic."""
+
 
 class State(StrEnum):
     """Where a job stands. The ledger (table `jobs`) is the truth; a queue only carries the message."""

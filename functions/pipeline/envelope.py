@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from functions.core.catalog import Catalog
 from functions.core.errors import NewerEnvelope, RejectedMessage, UnknownJobType
-from functions.core.job import GROUP_KEY
+from functions.core.job import ENVELOPE_VERSION, GROUP_KEY
 from functions.core.jsonb import why_not_jsonb
 
-VERSION = 1
 EXTERNAL_ID_PAST = timedelta(days=14)
 """SQS keeps no message longer (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)."""
 EXTERNAL_ID_FUTURE = timedelta(days=1)
@@ -68,8 +67,8 @@ def parse(body: str, *, queue: str, catalog: Catalog, now: datetime) -> Envelope
     if why := why_not_jsonb(raw):
         raise RejectedMessage(f"the body is nothing PostgreSQL can store: {why}")
     version = raw.get("v")
-    if isinstance(version, int) and version > VERSION:
-        raise NewerEnvelope(f"envelope version {version} is newer than this release's {VERSION}")
+    if isinstance(version, int) and version > ENVELOPE_VERSION:
+        raise NewerEnvelope(f"envelope version {version} is newer than this release's {ENVELOPE_VERSION}")
     try:
         envelope = Envelope.model_validate(raw)
     except ValidationError as error:

@@ -20,9 +20,9 @@ from sqlalchemy import Row, text
 from functions.aws import sqs
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.chunks import chunks
+from functions.core.job import ENVELOPE_VERSION
 from functions.db.engine import is_not_migrated, is_outage, transaction
 from functions.pipeline import observe
-from functions.pipeline.envelope import VERSION
 from functions.pipeline.settings import settings
 
 ROWS_PER_PASS = 1000
@@ -147,7 +147,7 @@ def _send_in_order(queue: str, batches: Sequence[Sequence[Row[Any]]], catalog: C
 def message_of(row: Row[Any], *, fifo: bool) -> sqs.Outgoing:
     """A row's message: a reference to the job, with no personal data."""
     body = {
-        "v": VERSION,
+        "v": ENVELOPE_VERSION,
         "id": str(row.id),
         "delivery": row.delivery,
         "type": row.type,

@@ -9,7 +9,6 @@ import pytest
 
 from functions.aws import sqs
 from functions.pipeline import redrive
-from functions.pipeline.envelope import VERSION
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -166,7 +165,7 @@ def test_a_fifo_message_moved_back_revives_its_job(flow: Flow) -> None:
 
 
 def test_an_envelope_of_a_later_release_is_handed_back_for_five_minutes(flow: Flow) -> None:
-    body = {"v": VERSION + 1, "id": "01a20cce-372d-7483-bccd-27ef0cae7d3f", "delivery": 1, "type": "test.each"}
+    body = {"v": ENVELOPE_VERSION + 1, "id": "01a20cce-372d-7483-bccd-27ef0cae7d3f", "delivery": 1, "type": "test.each"}
     flow.queues.send("standard", body)
     [message] = flow.receive()
     assert flow.deliver([message]) == [message["MessageId"]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from functions.core.catalog import CATALOG
 from functions.core.errors import DuecourseError, NewerEnvelope, RejectedMessage
-from functions.pipeline.envelope import EXTERNAL_ID_FUTURE, EXTERNAL_ID_PAST, VERSION, Envelope, instant_of, parse
+from functions.pipeline.envelope import EXTERNAL_ID_FUTURE, EXTERNAL_ID_PAST, Envelope, instant_of, parse
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 JOB_ID = "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
@@ -121,8 +121,8 @@ def test_a_text_that_only_speaks_of_nul_is_fine() -> None:
 
 @pytest.mark.parametrize("extra", [{}, {"type": "job.of.tomorrow"}, {"id": {"another": "shape"}}])
 def test_a_message_of_a_later_release_is_left_to_that_release_whatever_it_holds(extra: dict[str, Any]) -> None:
-    with pytest.raises(NewerEnvelope, match=f"envelope version {VERSION + 1} is newer than this release's {VERSION}"):
-        read(body(v=VERSION + 1) | extra)
+    with pytest.raises(NewerEnvelope, match=f"envelope version {ENVELOPE_VERSION + 1} is newer than this release's {ENVELOPE_VERSION}"):
+        read(body(v=ENVELOPE_VERSION + 1) | extra)
 
 
 @pytest.mark.parametrize("age", [EXTERNAL_ID_PAST, timedelta(0), -EXTERNAL_ID_FUTURE])
