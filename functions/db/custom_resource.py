@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.request import Request, urlopen
 
 TIMEOUT_SECONDS = 10
 REASON_BYTES = 2_000
@@ -42,6 +41,8 @@ def answer(event: Mapping[str, Any], work: Callable[[], Mapping[str, str]]) -> d
         "LogicalResourceId": event["LogicalResourceId"],
         "Data": data,
     }
+    from urllib.request import Request, urlopen  # 5 ms that the sweep, which shares a constant with us, need not pay
+
     body = json.dumps(reply, ensure_ascii=False).encode()
     # The signature of the pre-signed URL covers an empty content type.
     request = Request(event["ResponseURL"], data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310

@@ -69,7 +69,7 @@ def redact(value: Any) -> Any:
 @cache
 def logger() -> Logger:
     """The process's logger; level from POWERTOOLS_LOG_LEVEL."""
-    return Logger(logger_formatter=RedactingFormatter(), utc=True)
+    return Logger(logger_formatter=RedactingFormatter(), utc=True, location=None)  # always report.py
 
 
 @cache

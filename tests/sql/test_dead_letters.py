@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from functions.aws import sqs
+from functions.core.job import ENVELOPE_VERSION
 from functions.pipeline import redrive
 from tests import jobs
 from tests.jobs import request

@@ -200,7 +200,12 @@ def _clients(worlds_of: dict[UUID, World]) -> dict[UUID, tuple[Client, World]]:
     return {client.id: (client, world) for world in worlds_of.values() for client in world.clients}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data(), st.lists(worlds, min_size=1, max_size=3))
 def test_scores_of_any_world_equal_the_slow_reference_before_and_after_it_changes(
     database: Engine, data: st.DataObject, drawn: list[World]

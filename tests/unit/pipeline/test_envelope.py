@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from functions.core.catalog import CATALOG
 from functions.core.errors import DuecourseError, NewerEnvelope, RejectedMessage
+from functions.core.job import ENVELOPE_VERSION
 from functions.pipeline.envelope import EXTERNAL_ID_FUTURE, EXTERNAL_ID_PAST, Envelope, instant_of, parse
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
