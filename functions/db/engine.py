@@ -127,9 +127,11 @@ def connect(settings: DatabaseSettings) -> Any:
     transport: dict[str, Any] = {}
     try:
         transport = _transport(settings)
-        return pg8000.dbapi.connect(
+        connection = pg8000.dbapi.connect(
             user=settings.user, password=settings.password, database=settings.database, **transport
         )
+        connection._usock.settimeout(None)  # the timeout was for the handshake; statements may take long
+        return connection
     except (OSError, pg8000.dbapi.Error) as error:
         if "sock" in transport:
             transport["sock"].close()
@@ -148,7 +150,6 @@ def _transport(settings: DatabaseSettings) -> dict[str, Any]:
     # pg8000 leaves Nagle's algorithm on; a socket of our own makes a TLS connect 3 ms instead of 47.
     sock = socket.create_connection((settings.host, settings.port), timeout=CONNECT_TIMEOUT_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.settimeout(None)
     tls = _tls_context() if settings.wants_tls else None
     return {"host": settings.host, "port": settings.port, "sock": sock, "ssl_context": tls}
 

@@ -142,7 +142,8 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %I WHERE closed_at IS NOT NULL', partition) INTO pruned;
     -- Straight into the partition: trigger jobs_enqueued stands on the parent, and these were counted long ago.
     EXECUTE format('INSERT INTO jobs_default SELECT * FROM %I WHERE closed_at IS NULL', partition);
-    EXECUTE format('DELETE FROM job_attempts WHERE job_id IN (SELECT id FROM %I WHERE closed_at IS NOT NULL)', partition);
+    EXECUTE format('DELETE FROM job_attempts USING %I AS gone
+                    WHERE gone.id = job_attempts.job_id AND gone.closed_at IS NOT NULL', partition);
     EXECUTE format('DROP TABLE %I', partition);
     RETURN pruned;
 END $$;
