@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from functions.core.errors import DatabaseAway
+from functions.core.errors import DatabaseAway, DatabaseNotMigrated
 from functions.db.settings import DatabaseSettings, load_settings
 
 if TYPE_CHECKING:
@@ -76,9 +76,19 @@ statements = StatementCount()
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """A connection in a transaction: committed at the end of the block, rolled back when it raises."""
-    with engine().begin() as connection:
-        yield connection
+    """A connection in a transaction: committed at the end of the block, rolled back when it raises.
+
+    Raises `DatabaseNotMigrated` where a statement met a table, column or function that does not exist.
+    """
+    try:
+        with engine().begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        if is_not_migrated(error):
+            raise DatabaseNotMigrated(
+                f"the schema is older than the code ({error_text(error)}): run `duecourse db migrate`"
+            ) from error
+        raise
 
 
 def is_outage(error: BaseException) -> bool:
@@ -96,6 +106,8 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_not_migrated(error: BaseException) -> bool:
     """Whether a statement met a table or function that does not exist yet."""
+    if isinstance(error, DatabaseNotMigrated):
+        return True
     return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT
 
 

@@ -24,7 +24,7 @@ SCHEDULES = {
     "relay": "rate(1 minute)",
     "sweep": "rate(5 minutes)",
 }
-SERVED = {queue: CATALOG.queues[queue] for queue in {row.queue for row in CATALOG.job_types.values()}}
+SERVED = {queue: CATALOG.queues[queue] for queue in sorted({row.queue for row in CATALOG.job_types.values()})}
 EACH = pytest.mark.parametrize("suffix", HANDLERS)
 EACH_SERVED = pytest.mark.parametrize("queue", SERVED.values(), ids=SERVED)
 

@@ -99,7 +99,7 @@ def test_the_payload_is_kept_as_its_contract_reads_it(database: Engine) -> None:
         ({"run_at": NOW + HOUR}, "delayed", HOUR),
         ({"run_at": NOW - HOUR}, "waiting", timedelta(0)),
     ],
-    ids=str,
+    ids=["at once", "no delay", "a delay", "a delay that is over", "later", "earlier"],
 )
 def test_a_job_waits_until_its_time(database: Engine, options: dict[str, object], state: str, wait: timedelta) -> None:
     with database.begin() as tx:

@@ -162,7 +162,7 @@ def test_a_run_whose_worker_vanished_with_its_message_is_lost_and_runs_again_at_
 @pytest.mark.parametrize(
     ("options", "state"),
     [({"do": "give_up"}, "dead"), ({"do": "snooze", "until": NOW + timedelta(days=1)}, "delayed"), ({}, "completed")],
-    ids=str,
+    ids=["dead", "delayed", "completed"],
 )
 def test_a_job_that_waits_for_nothing_from_sqs_is_left_alone(flow: Flow, options: dict[str, Any], state: str) -> None:
     [job_id] = flow.order(request("test.each", **options))
