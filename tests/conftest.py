@@ -67,6 +67,17 @@ def postgres() -> Iterator[DatabaseSettings]:
     shutil.rmtree(data)
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A short directory for state, outside of pytest's own.
+
+    As root, PostgreSQL runs as another user, who must get in; and every pytest that starts shuts others out of
+    /tmp/pytest-of-root, whoever is at work there.
+    """
+    with tempfile.TemporaryDirectory(prefix="duecourse-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="session")
 def template_database(postgres: DatabaseSettings) -> str:
     """A migrated database that every test's own is cloned from."""

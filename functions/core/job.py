@@ -97,6 +97,9 @@ class Job(Generic[Payload]):
     checkpoint: Mapping[str, Any] | None
 
 
+LONGEST_DEDUP_KEY = 500
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
     """An order for a job. `enqueue` takes one or thousands of them in one statement.
@@ -134,3 +137,5 @@ class JobRequest:
             raise ValueError(f"group_key is 1 to 128 ASCII letters, digits and punctuation, not {self.group_key!r}")
         if self.dedup_window_seconds is not None and self.dedup_key is None:
             raise ValueError("dedup_window_seconds needs a dedup_key")
+        if self.dedup_key is not None and not 1 <= len(self.dedup_key) <= LONGEST_DEDUP_KEY:
+            raise ValueError(f"dedup_key has 1 to {LONGEST_DEDUP_KEY} characters, not {len(self.dedup_key)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from functions.core.errors import DatabaseAway
+from functions.core.errors import DatabaseAway, DatabaseNotMigrated
 from functions.db.settings import DatabaseSettings, load_settings
 
 if TYPE_CHECKING:
@@ -76,9 +76,19 @@ statements = StatementCount()
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """A connection in a transaction: committed at the end of the block, rolled back when it raises."""
-    with engine().begin() as connection:
-        yield connection
+    """A connection in a transaction: committed at the end of the block, rolled back when it raises.
+
+    Raises `DatabaseNotMigrated` where a statement met a table, column or function that does not exist.
+    """
+    try:
+        with engine().begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        if is_not_migrated(error):
+            raise DatabaseNotMigrated(
+                f"the schema is older than the code ({error_text(error)}): run `duecourse db migrate`"
+            ) from error
+        raise
 
 
 def is_outage(error: BaseException) -> bool:
@@ -96,6 +106,8 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_not_migrated(error: BaseException) -> bool:
     """Whether a statement met a table or function that does not exist yet."""
+    if isinstance(error, DatabaseNotMigrated):
+        return True
     return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT
 
 
@@ -127,9 +139,11 @@ def connect(settings: DatabaseSettings) -> Any:
     transport: dict[str, Any] = {}
     try:
         transport = _transport(settings)
-        return pg8000.dbapi.connect(
+        connection = pg8000.dbapi.connect(
             user=settings.user, password=settings.password, database=settings.database, **transport
         )
+        connection._usock.settimeout(None)  # the timeout was for the handshake; statements may take long
+        return connection
     except (OSError, pg8000.dbapi.Error) as error:
         if "sock" in transport:
             transport["sock"].close()
@@ -148,7 +162,6 @@ def _transport(settings: DatabaseSettings) -> dict[str, Any]:
     # pg8000 leaves Nagle's algorithm on; a socket of our own makes a TLS connect 3 ms instead of 47.
     sock = socket.create_connection((settings.host, settings.port), timeout=CONNECT_TIMEOUT_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.settimeout(None)
     tls = _tls_context() if settings.wants_tls else None
     return {"host": settings.host, "port": settings.port, "sock": sock, "ssl_context": tls}
 

@@ -85,6 +85,21 @@ MONTHS_TO_RETIRE = text("""
 """)
 RETIRE = text("SELECT retire_job_partition(:month)")
 
+# Jobs that outlived their month, in the default partition, and have finished since.
+PRUNE_DEFAULT = text("""
+    WITH gone AS (
+        DELETE FROM jobs_default WHERE closed_at IS NOT NULL AND id < uuid7_floor(CAST(:before AS date))
+        RETURNING id, queue, type, state
+    ), attempts AS (
+        DELETE FROM job_attempts USING gone WHERE job_attempts.job_id = gone.id
+    ), counted AS (
+        INSERT INTO job_count_deltas (queue, type, state, delta)
+        SELECT queue, type, unnest(ARRAY['pruned', state]), unnest(ARRAY[count(*), -count(*)])
+        FROM gone GROUP BY queue, type, state
+    )
+    SELECT count(*) FROM gone
+""")
+
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `sweep`: every five minutes; takes any event."""
@@ -171,7 +186,8 @@ def retire_old_months(today: date) -> int:
     before = date(months // 12, months % 12 + 1, 1)
     with transaction() as tx:
         old = [row.month for row in tx.execute(MONTHS_TO_RETIRE, {"before": before})]
-        return sum(int(tx.execute(RETIRE, {"month": month}).scalar_one()) for month in old)
+        retired = sum(int(tx.execute(RETIRE, {"month": month}).scalar_one()) for month in old)
+        return retired + int(tx.execute(PRUNE_DEFAULT, {"before": before}).scalar_one())
 
 
 def check_conservation() -> bool:

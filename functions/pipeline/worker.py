@@ -16,12 +16,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import (
     ConfigurationError,
-    DatabaseNotMigrated,
     LeaseLost,
     NewerEnvelope,
     RejectedMessage,
@@ -227,8 +225,6 @@ def _nobodys_fault(error: Exception) -> bool:
 
 def _hand_back_all(batch: Batch, error: Exception) -> None:
     """The database is away, not migrated or not configured: wait longer each time, count nothing (DESIGN rule 9)."""
-    if is_not_migrated(error) and isinstance(error, DBAPIError):
-        error = DatabaseNotMigrated("the database lacks a table or function: run `duecourse db migrate`")
     observe.logger().error("handed_back", error=observe.summary(error), messages=len(batch.reply.undecided()))
     batch.tally.add("BatchesHandedBack", 1, queue=batch.queue)
     for message in batch.reply.undecided():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +10,6 @@ import pytest
 from duecourse.local import stack
 from duecourse.local.state import Home
 from tests.local.world import World
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A short directory for state, outside of pytest's own.
-
-    As root, PostgreSQL runs as another user, who must get in; and every pytest that starts shuts others out of
-    /tmp/pytest-of-root, whoever is at work there.
-    """
-    with tempfile.TemporaryDirectory(prefix="duecourse-", ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
 
 
 @pytest.fixture

@@ -21,16 +21,16 @@ from tests.sql.conftest import Flow
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def server(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A PostgreSQL of this test's own, which it may stop, in place of the shared one."""
     _forget_connection()
-    monkeypatch.setenv("DATABASE_URL", embedded.start(tmp_path / "pg"))
+    monkeypatch.setenv("DATABASE_URL", embedded.start(place / "pg"))
     with db.engine().begin() as tx:
         migrate(tx)
         jobs.install(tx)
-    yield tmp_path / "pg"
+    yield place / "pg"
     _forget_connection()
-    embedded.stop(tmp_path / "pg")
+    embedded.stop(place / "pg")
 
 
 @pytest.fixture

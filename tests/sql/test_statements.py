@@ -48,9 +48,9 @@ class ServerLog:
 
 
 @pytest.fixture
-def logged(tmp_path: Path, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engine, ServerLog]]:
+def logged(place: Path, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engine, ServerLog]]:
     """A server of this test's own that logs every statement, and its log."""
-    data = tmp_path / "pg"
+    data = place / "pg"
     monkeypatch.setenv("DATABASE_URL", embedded.start(data))
     db.engine.cache_clear()
     with db.engine().begin() as tx:

@@ -94,7 +94,7 @@ CREATE INDEX jobs_outbox ON jobs (priority, outbox_at, id) WHERE outbox_at IS NO
 CREATE INDEX jobs_open ON jobs (queue, id) WHERE closed_at IS NULL;
 
 CREATE TABLE job_keys (
-    key         text PRIMARY KEY,
+    key         text PRIMARY KEY CHECK (length(key) <= 1000),
     job_id      uuid NOT NULL,
     expires_at  timestamptz NOT NULL
 );
@@ -161,7 +161,7 @@ CREATE TABLE rejected_messages (
     last_seen   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (queue, message_id)
 );
-COMMENT ON TABLE rejected_messages IS 'messages nobody can understand, on their way to a dead-letter queue; never their body';
+COMMENT ON TABLE rejected_messages IS 'what nobody can understand, on its way to a dead-letter queue; never the body';
 
 CREATE TABLE probe_effects (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

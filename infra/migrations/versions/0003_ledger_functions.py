@@ -109,6 +109,8 @@ CREATE FUNCTION ensure_job_partitions(months_ahead integer) RETURNS integer LANG
 DECLARE
     first_day timestamptz;
     partition text;
+    least uuid;
+    beyond uuid;
     made integer := 0;
 BEGIN
     FOR n IN 0..months_ahead LOOP
@@ -116,10 +118,14 @@ BEGIN
         first_day := ((first_day AT TIME ZONE 'UTC') + n * interval '1 month') AT TIME ZONE 'UTC';
         partition := 'jobs_' || to_char(first_day AT TIME ZONE 'UTC', 'YYYY_MM');
         CONTINUE WHEN to_regclass(partition) IS NOT NULL;
-        EXECUTE format(
-            'CREATE TABLE %I PARTITION OF jobs FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 70)', partition,
-            uuid7_floor(first_day),
-            uuid7_floor(((first_day AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'));
+        least := uuid7_floor(first_day);
+        beyond := uuid7_floor(((first_day AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC');
+        EXECUTE format('CREATE TABLE %I (LIKE jobs INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH (fillfactor = 70)',
+                       partition);
+        -- What came while nobody made this month's partition lies in the default one, and would forbid to attach it.
+        EXECUTE format('WITH moved AS (DELETE FROM jobs_default WHERE id >= %L AND id < %L RETURNING *)
+                        INSERT INTO %I SELECT * FROM moved', least, beyond, partition);
+        EXECUTE format('ALTER TABLE jobs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', partition, least, beyond);
         made := made + 1;
     END LOOP;
     RETURN made;
@@ -142,7 +148,8 @@ BEGIN
     EXECUTE format('SELECT count(*) FROM %I WHERE closed_at IS NOT NULL', partition) INTO pruned;
     -- Straight into the partition: trigger jobs_enqueued stands on the parent, and these were counted long ago.
     EXECUTE format('INSERT INTO jobs_default SELECT * FROM %I WHERE closed_at IS NULL', partition);
-    EXECUTE format('DELETE FROM job_attempts WHERE job_id IN (SELECT id FROM %I WHERE closed_at IS NOT NULL)', partition);
+    EXECUTE format('DELETE FROM job_attempts USING %I AS gone
+                    WHERE gone.id = job_attempts.job_id AND gone.closed_at IS NOT NULL', partition);
     EXECUTE format('DROP TABLE %I', partition);
     RETURN pruned;
 END $$;

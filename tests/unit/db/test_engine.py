@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from functions.core.errors import DatabaseAway
+from functions.db import engine
 from functions.db.engine import CA_BUNDLE, connect, error_text, is_not_migrated, is_outage, make_engine
 from functions.db.settings import DatabaseSettings
 
@@ -117,6 +119,14 @@ def test_nobody_listening_is_an_outage_that_says_where_it_looked() -> None:
 def test_a_socket_directory_without_a_server_is_an_outage(tmp_path: Path) -> None:
     with pytest.raises(DatabaseAway, match="does not answer"):
         connect(DatabaseSettings(str(tmp_path), 5432, "d", "u", None))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ELSEWHERE])
+def test_a_server_that_accepts_and_then_says_nothing_is_an_outage(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CONNECT_TIMEOUT_SECONDS", 0.2)
+    # The server hangs up at last; without a timeout that, and not the silence, would be what was noticed.
+    with listening(host, lambda _: time.sleep(0.6)) as settings, pytest.raises(DatabaseAway, match="timed out"):
+        connect(settings)
 
 
 def test_an_engine_connects_to_nothing_until_it_is_used() -> None:

@@ -122,7 +122,9 @@ def test_a_text_that_only_speaks_of_nul_is_fine() -> None:
 
 @pytest.mark.parametrize("extra", [{}, {"type": "job.of.tomorrow"}, {"id": {"another": "shape"}}])
 def test_a_message_of_a_later_release_is_left_to_that_release_whatever_it_holds(extra: dict[str, Any]) -> None:
-    with pytest.raises(NewerEnvelope, match=f"envelope version {ENVELOPE_VERSION + 1} is newer than this release's {ENVELOPE_VERSION}"):
+    with pytest.raises(
+        NewerEnvelope, match=f"envelope version {ENVELOPE_VERSION + 1} is newer than this release's {ENVELOPE_VERSION}"
+    ):
         read(body(v=ENVELOPE_VERSION + 1) | extra)
 
 

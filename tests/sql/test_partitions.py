@@ -1,0 +1,214 @@
+"""Monthly partitions: made ahead, bounded by the instant in the id, pruned by plans, retired without losing a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from functions.core.job import State
+from functions.db.migrate import MONTHS_AHEAD
+from functions.pipeline import sweep
+from functions.pipeline.ledger import CLAIM, SETTLE, conservation
+from tests.harness import states
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def month(ahead: int) -> date:
+    today = datetime.now(UTC)
+    months = today.year * 12 + today.month - 1 + ahead
+    return date(months // 12, months % 12 + 1, 1)
+
+
+def name(ahead: int) -> str:
+    return f"jobs_{month(ahead):%Y_%m}"
+
+
+def start(ahead: int) -> datetime:
+    return datetime.combine(month(ahead), datetime.min.time(), tzinfo=UTC)
+
+
+def partitions(tx: Connection) -> list[str]:
+    rows = tx.execute(text("SELECT relid::text AS name FROM pg_partition_tree('jobs') WHERE isleaf ORDER BY 1"))
+    return [row.name for row in rows]
+
+
+def add(tx: Connection, at: datetime, state: State = State.WAITING, *, attempts: int = 0) -> UUID:
+    """A job whose id was made at that instant."""
+    row = tx.execute(
+        text("""
+            INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at,
+                              claim_token, died_at, closed_at)
+            VALUES (uuid7(:at), 'upkeep', 'upkeep.probe', :state, '{}', 0, 'c', now(),
+                    CASE WHEN :state = 'active' THEN gen_random_uuid() END, CASE WHEN :state = 'dead' THEN now() END,
+                    CASE WHEN :state IN ('completed', 'cancelled') THEN now() END)
+            RETURNING id
+        """),
+        {"at": at, "state": state},
+    )
+    job_id: UUID = row.scalar_one()
+    tx.execute(
+        text("""
+            INSERT INTO job_attempts (job_id, run, outcome, counted)
+            SELECT :id, n, 'failed', true FROM generate_series(1, :attempts) AS n
+        """),
+        {"id": job_id, "attempts": attempts},
+    )
+    return job_id
+
+
+def home(tx: Connection, job_id: UUID) -> str:
+    found = tx.execute(text("SELECT tableoid::regclass::text FROM jobs WHERE id = :id"), {"id": job_id})
+    return str(found.scalar_one())
+
+
+def test_migrating_makes_this_month_the_coming_ones_and_a_default(database: Engine) -> None:
+    with database.begin() as tx:
+        assert partitions(tx) == sorted([name(ahead) for ahead in range(MONTHS_AHEAD + 1)] + ["jobs_default"])
+
+
+def test_making_them_again_makes_only_what_is_missing(database: Engine) -> None:
+    assert sweep.keep_partitions_ahead() == 0
+    with database.begin() as tx:
+        tx.execute(text(f"DROP TABLE {name(2)}"))
+    assert sweep.keep_partitions_ahead() == 1
+    with database.begin() as tx:
+        assert name(2) in partitions(tx)
+        assert tx.execute(text("SELECT ensure_job_partitions(14)")).scalar_one() == 14 - MONTHS_AHEAD
+        assert name(14) in partitions(tx)
+
+
+@pytest.mark.parametrize("ahead", range(MONTHS_AHEAD + 1))
+def test_a_job_lies_in_the_month_of_its_id_to_the_millisecond(database: Engine, ahead: int) -> None:
+    with database.begin() as tx:
+        assert home(tx, add(tx, start(ahead))) == name(ahead)
+        assert home(tx, add(tx, start(ahead + 1) - MILLISECOND)) == name(ahead)
+
+
+def test_what_no_month_covers_is_kept_in_the_default_partition(database: Engine) -> None:
+    with database.begin() as tx:
+        for at in (start(0) - MILLISECOND, start(MONTHS_AHEAD + 1), datetime(2001, 1, 1, tzinfo=UTC)):
+            assert home(tx, add(tx, at)) == "jobs_default"
+
+
+def test_a_month_that_was_made_too_late_takes_over_what_the_default_partition_holds_of_it(database: Engine) -> None:
+    with database.begin() as tx:
+        tx.execute(text(f"DROP TABLE {name(1)}"))
+        late = add(tx, start(1) + timedelta(days=3), State.RETRYING)
+        other = add(tx, start(MONTHS_AHEAD + 2))
+        assert home(tx, late) == "jobs_default"
+    assert sweep.keep_partitions_ahead() == 1
+    with database.begin() as tx:
+        assert (home(tx, late), home(tx, other)) == (name(1), "jobs_default")
+        assert states(tx) == {"retrying": 1, "waiting": 1}
+        assert conservation(tx).holds
+
+
+def _plan(tx: Connection, statement: str, values: dict[str, Any]) -> str:
+    return "\n".join(row[0] for row in tx.execute(text(f"EXPLAIN (COSTS OFF) {statement}"), values))
+
+
+def _assert_only(plan: str, *wanted: str) -> None:
+    every = {name(ahead) for ahead in range(MONTHS_AHEAD + 1)} | {"jobs_default"}
+    assert {partition for partition in every if partition in plan} == set(wanted)
+
+
+def test_a_look_up_by_ids_reads_only_the_months_of_these_ids(database: Engine) -> None:
+    with database.begin() as tx:
+        ids = [add(tx, start(0) + timedelta(hours=1)), add(tx, start(1) + timedelta(hours=1))]
+        statement = "SELECT * FROM jobs WHERE id = ANY(CAST(:ids AS uuid[]))"
+        _assert_only(_plan(tx, statement, {"ids": ids}), name(0), name(1))
+        _assert_only(_plan(tx, statement, {"ids": ids[:1]}), name(0))
+
+
+@pytest.mark.parametrize("statement", [CLAIM, SETTLE], ids=["claim", "settle"])
+def test_claim_and_settle_touch_only_the_months_of_the_batch(database: Engine, statement: Any) -> None:
+    values = {
+        "ids": [],
+        "deliveries": [1],
+        "token": uuid4(),
+        "alone": True,
+        "lease_seconds": 60,
+        "tolerance": 1,
+        "settlements": "[]",
+    }
+    with database.begin() as tx:
+        values["ids"] = [add(tx, start(0) + timedelta(hours=1))]
+        used = {key: value for key, value in values.items() if f":{key}" in statement.text}
+        _assert_only(_plan(tx, statement.text, used), name(0))
+
+
+def _populate(tx: Connection, at: datetime) -> dict[State, UUID]:
+    return {state: add(tx, at + timedelta(hours=place), state, attempts=2) for place, state in enumerate(State)}
+
+
+def _attempts(tx: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    found = tx.execute(text("SELECT DISTINCT job_id FROM job_attempts WHERE job_id = ANY(:ids)"), {"ids": list(ids)})
+    return {row.job_id for row in found}
+
+
+def test_a_retired_month_leaves_what_is_open_or_dead_and_counts_the_rest_as_pruned(database: Engine) -> None:
+    with database.begin() as tx:
+        old, young = _populate(tx, start(0)), _populate(tx, start(1))
+        before = conservation(tx)
+        assert before.holds
+        assert tx.execute(text("SELECT retire_job_partition(:month)"), {"month": month(0)}).scalar_one() == 2
+    with database.begin() as tx:
+        after = conservation(tx)
+        assert after.holds
+        assert (after.enqueued, after.pruned) == (before.enqueued, 2)
+        closed = {old[State.COMPLETED], old[State.CANCELLED]}
+        kept = set(old.values()) - closed
+        assert name(0) not in partitions(tx)
+        assert {home(tx, job_id) for job_id in kept} == {"jobs_default"}
+        assert {home(tx, job_id) for job_id in young.values()} == {name(1)}
+        everyone = [*old.values(), *young.values()]
+        assert {row.id for row in tx.execute(text("SELECT id FROM jobs"))} == set(everyone) - closed
+        assert _attempts(tx, everyone) == set(everyone) - closed
+
+
+def test_a_job_that_outlived_its_month_goes_on_and_is_counted_on(database: Engine) -> None:
+    with database.begin() as tx:
+        job_id = add(tx, start(0), State.DEAD)
+        tx.execute(text("SELECT retire_job_partition(:month)"), {"month": month(0)})
+        tx.execute(text("UPDATE jobs SET state = 'waiting', died_at = NULL WHERE id = :id"), {"id": job_id})
+        assert states(tx) == {"waiting": 1}
+        assert conservation(tx).holds
+
+
+def test_a_month_that_is_not_there_is_retired_already(database: Engine) -> None:
+    with database.begin() as tx:
+        assert tx.execute(text("SELECT retire_job_partition('2001-01-01')")).scalar_one() == 0
+
+
+def test_the_sweep_retires_a_month_after_a_full_year_and_not_before(database: Engine) -> None:
+    with database.begin() as tx:
+        _populate(tx, start(0))
+        _populate(tx, start(1))
+    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS)) == 0
+    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1)) == 2
+    with database.begin() as tx:
+        assert name(0) not in partitions(tx)
+        assert name(1) in partitions(tx)
+        assert conservation(tx).holds
+
+
+def test_a_finished_job_that_outlived_its_month_is_pruned_too_in_the_end(database: Engine) -> None:
+    with database.begin() as tx:
+        job_id = add(tx, start(0), State.DEAD, attempts=1)
+    sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1))
+    with database.begin() as tx:
+        tx.execute(
+            text("UPDATE jobs SET state = 'cancelled', died_at = NULL, closed_at = now() WHERE id = :id"),
+            {"id": job_id},
+        )
+    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1)) == 1
+    with database.begin() as tx:
+        assert states(tx) == {}
+        assert _attempts(tx, [job_id]) == set()
+        assert conservation(tx).holds

@@ -1,0 +1,287 @@
+"""The sweep: counts that stay exact, keys that expire, silent jobs that are sent again and backlogs that are not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from functions.aws import sqs
+from functions.core.errors import DuecourseError
+from functions.pipeline import sweep
+from functions.pipeline.ledger import conservation
+from functions.pipeline.sweep import FIRST_RESEND_SECONDS, FOLD, MESSAGE_RETENTION, RESEND_BEFORE_EXPIRY
+from tests import jobs
+from tests.harness import Context, Queues, order, probe, states
+from tests.jobs import request
+from tests.sql.conftest import Flow
+
+NOW = datetime.now(UTC)
+LONG = FIRST_RESEND_SECONDS + 1
+
+
+def run(flow: Flow) -> dict[str, Any]:
+    return sweep.sweep(datetime.now(UTC), catalog=jobs.CATALOG)
+
+
+def resent(flow: Flow) -> int:
+    return int(run(flow)["resent"])
+
+
+def lose(flow: Flow) -> None:
+    """Take every message out of the queue, as if SQS had lost it."""
+    messages = flow.receive()
+    assert messages
+    lose_receipts(flow, messages)
+
+
+def lose_receipts(flow: Flow, messages: list[dict[str, Any]]) -> None:
+    sqs.delete(flow.queues.url("standard"), [message["ReceiptHandle"] for message in messages])
+
+
+def age(flow: Flow, seconds: float) -> None:
+    """As if everything had been sent so long ago."""
+    flow.rows("UPDATE jobs SET sent_at = now() - :s * interval '1 second' WHERE sent_at IS NOT NULL", s=seconds)
+
+
+def lost_job(flow: Flow, **order: object) -> UUID:
+    """A job whose message is gone, long enough ago to be noticed."""
+    [job_id] = flow.order(request("test.each", **order))
+    flow.relay()
+    lose(flow)
+    age(flow, LONG)
+    return job_id
+
+
+def test_a_job_whose_message_is_gone_is_sent_again_after_two_idle_sweeps_and_runs_once(flow: Flow) -> None:
+    job_id = lost_job(flow)
+    assert [resent(flow), resent(flow), resent(flow)] == [0, 1, 0]
+    row = flow.job(job_id)
+    assert (row.state, row.delivery, row.attempts, row.runs) == ("waiting", 2, 0, 0)
+    flow.work()
+    assert flow.effects() == {job_id: 1}
+
+
+def test_a_lost_message_that_turns_up_after_all_is_acknowledged_unread(flow: Flow) -> None:
+    [job_id] = flow.order(request("test.each"))
+    flow.relay()
+    messages = flow.receive()
+    lose_receipts(flow, messages)
+    age(flow, LONG)
+    run(flow)
+    run(flow)
+    assert flow.deliver(messages) == []
+    assert flow.job(job_id).runs == 0
+    flow.work()
+    assert flow.effects() == {job_id: 1}
+
+
+def test_nothing_is_sent_again_while_the_queue_holds_any_message(flow: Flow) -> None:
+    lost_job(flow)
+    flow.order(request("test.each"))
+    flow.relay()
+    assert [resent(flow) for _ in range(3)] == [0, 0, 0], "a message was visible"
+    messages = flow.receive(visibility=30)
+    assert len(messages) == 1
+    assert [resent(flow) for _ in range(3)] == [0, 0, 0], "a message was in flight"
+    flow.deliver(messages)
+    assert [resent(flow) for _ in range(3)] == [0, 1, 0]
+
+
+def test_the_two_idle_sweeps_must_follow_one_another(flow: Flow) -> None:
+    lost_job(flow)
+    assert resent(flow) == 0
+    flow.queues.send("standard", "noise")
+    assert resent(flow) == 0
+    lose(flow)
+    assert [resent(flow), resent(flow)] == [0, 1]
+
+
+def test_a_message_just_sent_is_given_time(flow: Flow) -> None:
+    lost_job(flow)
+    age(flow, FIRST_RESEND_SECONDS - 30)
+    assert [resent(flow) for _ in range(3)] == [0, 0, 0]
+
+
+def test_the_interval_doubles_with_each_time_a_job_is_sent_again(flow: Flow) -> None:
+    lost_job(flow)
+    run(flow)
+    for doublings in range(4):
+        wait = FIRST_RESEND_SECONDS * 2**doublings
+        age(flow, wait - 30)
+        assert [resent(flow), resent(flow)] == [0, 0]
+        age(flow, wait + 1)
+        assert resent(flow) == 1
+        lose(flow)
+        run(flow)
+
+
+def test_near_the_end_of_retention_a_job_is_sent_again_even_into_a_full_queue(flow: Flow) -> None:
+    old = lost_job(flow)
+    age(flow, (MESSAGE_RETENTION - RESEND_BEFORE_EXPIRY).total_seconds() + 60)
+    [young] = flow.order(request("test.each"))
+    flow.relay()
+    assert resent(flow) == 1
+    assert (flow.job(old).delivery, flow.job(young).delivery) == (2, 1)
+
+
+def test_a_run_whose_worker_vanished_with_its_message_is_lost_and_runs_again_at_no_cost(flow: Flow) -> None:
+    [job_id] = flow.order(request("test.each", hook="vanish"))
+    flow.relay()
+    messages = flow.receive()
+
+    class Vanished(BaseException):
+        pass
+
+    def vanish() -> None:
+        raise Vanished
+
+    jobs.HOOKS["vanish"] = vanish
+    with pytest.raises(Vanished):
+        flow.deliver(messages)
+    lose_receipts(flow, messages)
+    age(flow, LONG)
+    assert [resent(flow) for _ in range(3)] == [0, 0, 0], "its lease still ran"
+    flow.expire_leases()
+    assert resent(flow) == 1
+    row = flow.job(job_id)
+    assert (row.state, row.attempts, row.lost, row.claim_token) == ("retrying", 0, 1, None)
+    assert flow.attempts(job_id) == [(1, "lost", False)]
+    jobs.HOOKS["vanish"] = lambda: None
+    flow.work()
+    assert flow.effects() == {job_id: 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [({"do": "give_up"}, "dead"), ({"do": "snooze", "until": NOW + timedelta(days=1)}, "delayed"), ({}, "completed")],
+    ids=["dead", "delayed", "completed"],
+)
+def test_a_job_that_waits_for_nothing_from_sqs_is_left_alone(flow: Flow, options: dict[str, Any], state: str) -> None:
+    [job_id] = flow.order(request("test.each", **options))
+    flow.relay()
+    flow.work()
+    assert flow.job(job_id).state == state
+    age(flow, 10 * LONG)
+    assert [resent(flow) for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_retry_that_has_not_come_due_is_left_alone(flow: Flow) -> None:
+    [job_id] = flow.order(request("test.each", do="retry", delay=600))
+    flow.relay()
+    messages = flow.receive()
+    flow.deliver(messages)
+    lose_receipts(flow, messages)
+    age(flow, LONG)
+    assert [resent(flow), resent(flow)] == [0, 0]
+    flow.make_due()
+    assert resent(flow) == 1
+    assert flow.job(job_id).delivery == 2
+
+
+def test_one_queues_silence_is_not_anothers(flow: Flow) -> None:
+    lost_job(flow)
+    [ordered] = flow.order(request("test.ordered", group_key="g"))
+    flow.relay()
+    age(flow, LONG)
+    assert [resent(flow), resent(flow)] == [0, 1]
+    assert flow.job(ordered).delivery == 1
+
+
+def test_expired_keys_go_and_others_stay(flow: Flow) -> None:
+    for key, window in {"ended": 1, "lasting": 3600, "open": None}.items():
+        flow.order(request("test.each", dedup_key=key, dedup_window_seconds=window))
+    flow.rows("UPDATE job_keys SET expires_at = now() - interval '1 second' WHERE key LIKE '%ended'")
+    assert run(flow)["keys_expired"] == 1
+    assert sorted(row.key.rsplit("/", 1)[1] for row in flow.rows("SELECT key FROM job_keys")) == ["lasting", "open"]
+
+
+def test_what_fell_due_is_sent_by_the_sweep_too(flow: Flow) -> None:
+    flow.order(request("test.each"))
+    assert run(flow)["relayed"] == 1
+    assert len(flow.receive()) == 1
+
+
+def test_a_task_that_fails_does_not_stop_the_others_and_is_named(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow.order(request("test.each", dedup_key="k", dedup_window_seconds=1))
+    flow.rows("UPDATE job_keys SET expires_at = now() - interval '1 second'")
+    monkeypatch.setattr(sweep, "FOLD", text("SELECT 1 / 0"))
+    with pytest.raises(DuecourseError, match=r"the sweep could not finish: folded: .*division by zero"):
+        run(flow)
+    assert flow.rows("SELECT key FROM job_keys") == []
+    assert len(flow.receive()) == 1
+
+
+def test_folding_moves_the_deltas_into_totals(flow: Flow) -> None:
+    flow.order(*[request("test.each") for _ in range(3)])
+    flow.relay()
+    flow.work()
+    before = flow.conservation()
+    run(flow)
+    assert flow.rows("SELECT * FROM job_count_deltas") == []
+    assert flow.conservation() == before
+    totals = {row.state: row.n for row in flow.rows("SELECT state, count AS n FROM job_counts WHERE count <> 0")}
+    assert totals == {"enqueued": 3, "completed": 3}
+    assert run(flow)["folded"] == 0
+
+
+def test_counts_are_exact_at_every_instant_while_jobs_move_and_sweeps_fold(database: Engine, observer: Engine) -> None:
+    stop = threading.Event()
+    broken: list[object] = []
+
+    def until_stopped(act: Callable[[], None]) -> None:
+        while not stop.is_set():
+            act()
+
+    def fold() -> None:
+        with observer.begin() as tx:
+            tx.execute(FOLD)
+
+    def look() -> None:
+        with observer.begin() as tx:
+            found = conservation(tx)
+        if not found.holds:
+            broken.append(found)
+
+    def move(_: int) -> None:
+        for _round in range(6):
+            with observer.begin() as tx:
+                ids = order(tx, probe(), probe(), probe())
+            with observer.begin() as tx:
+                tx.execute(
+                    text("UPDATE jobs SET state = 'cancelled', closed_at = now() WHERE id = ANY(:ids)"),
+                    {"ids": ids[:2]},
+                )
+
+    with ThreadPoolExecutor(6) as threads:
+        background = [threads.submit(until_stopped, act) for act in (fold, fold, look)]
+        list(threads.map(move, range(5)))
+        stop.set()
+        for task in background:
+            task.result(timeout=30)
+    fold()
+    assert broken == []
+    with observer.begin() as tx:
+        assert states(tx) == {"cancelled": 60, "waiting": 30}
+        totals = {row.state: row.n for row in tx.execute(text("SELECT state, count AS n FROM job_counts"))}
+    assert totals == {"enqueued": 90, "waiting": 30, "cancelled": 60}
+
+
+def test_a_row_deleted_by_hand_is_reported(
+    database: Engine, queues: Queues, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with database.begin() as tx:
+        order(tx, probe(), probe())
+    assert sweep.handler({}, Context())["conservation"] is True
+    with database.begin() as tx:
+        tx.execute(text("DELETE FROM jobs WHERE id = (SELECT min(id::text)::uuid FROM jobs)"))
+    assert sweep.handler({}, Context())["conservation"] is False
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "ConservationHolds" in line]
+    assert [line["ConservationHolds"] for line in lines] == [[1.0], [0.0]]
