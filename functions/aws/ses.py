@@ -91,7 +91,7 @@ def send(mail: Mail) -> str:
     try:
         reply = client("sesv2", attempts=1).send_email(**_request(mail))
     except ClientError as error:
-        raise _meaning(error) from error
+        raise _meaning(error, mail.sender) from error
     except BotoCoreError as error:
         raise _broken(error) from error
     return str(reply["MessageId"])
@@ -139,7 +139,7 @@ def _tag(value: str) -> str:
     return TAG_UNSAFE.sub("_", value)[:TAG_LENGTH]
 
 
-def _meaning(error: Any) -> Exception:
+def _meaning(error: Any, sender: str) -> Exception:  # noqa: PLR0911 - one return for each kind of answer
     code = error.response["Error"]["Code"]
     message = error.response["Error"].get("Message", "")
     if "Daily message quota exceeded" in message:
@@ -148,6 +148,8 @@ def _meaning(error: Any) -> Exception:
         return NotNow("the provider's sending rate is exceeded", RATE_SECONDS)
     if code in HELD:
         return NotNow(f"the provider has stopped this account's mail: {code}", PAUSE_SECONDS)
+    if "not verified" in message and sender in message:  # every mail would be refused alike, until an operator acts
+        return NotNow(f"{sender} is no verified identity of the provider", PAUSE_SECONDS)
     if code in REFUSED:
         # The address that SES quotes is personal data; the ledger holds reasons, not addresses.
         return Refused(f"the provider refused the mail: {code}: {ADDRESS.sub('(address)', message)}")

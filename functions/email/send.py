@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LATE_SECONDS = 0.5
 """A mail this much behind its slot gives it up: sent now, it would fall together with later slots."""
+LATE_WITH_FILES_SECONDS = 10.0
+"""The same where files were fetched first, which may take seconds, every time."""
 SANDBOX = Limits(1, 200)
 """What a new account may send; taken where the provider does not say.
 https://docs.aws.amazon.com/ses/latest/dg/request-production-access.html"""
@@ -91,7 +93,7 @@ class Mailer:
             return None
         mail = attached(intent.mail, intent.attachments, intent.tenant_id)
         wait = intent.start - time.monotonic()
-        if wait < -LATE_SECONDS:
+        if wait < -(LATE_WITH_FILES_SECONDS if intent.attachments else LATE_SECONDS):
             raise SlotMissed(f"the worker was held up {-wait:.1f} s past the mail's slot")
         time.sleep(max(0.0, wait))
         return ses.send(mail)

@@ -80,6 +80,7 @@ def test_the_request_is_what_ses_documents() -> None:
         ("SendingPausedException", "paused", 400, ses.NotNow, ses.PAUSE_SECONDS),
         ("AccountSuspendedException", "suspended", 400, ses.NotNow, ses.PAUSE_SECONDS),
         ("MessageRejected", "Email address is not verified: ana@example.com", 400, ses.Refused, None),
+        ("MessageRejected", "Email address is not verified: no-reply@firm.example", 400, ses.NotNow, ses.PAUSE_SECONDS),
         ("BadRequestException", "Illegal address", 400, ses.Refused, None),
         ("InternalFailure", "oops", 500, ses.InDoubt, None),
     ],
