@@ -124,7 +124,7 @@ CREATE TABLE send_lanes (
     limits_read_at  timestamptz
 );
 COMMENT ON COLUMN send_lanes.per_day IS '-1: unlimited';
-COMMENT ON COLUMN send_lanes.waiting_until IS 'when the last mail that found no slot was told to come back; the next comes after it';
+COMMENT ON COLUMN send_lanes.waiting_until IS 'when the last mail without a slot was told to come back; the next comes after';
 CREATE TABLE send_slots (
     lane        text NOT NULL REFERENCES send_lanes,
     number      bigint NOT NULL,
