@@ -81,7 +81,10 @@ endif
 
 # ---- called by `sam build`, with ARTIFACTS_DIR set -----------------------------------------------------------------------
 
-FUNCTIONS := DailyComplianceRefreshFunction ComplianceRefreshWorkerFunction UpkeepWorkerFunction RelayFunction SweepFunction \
+FUNCTIONS := DailyComplianceRefreshFunction DailyDocumentExpiryFunction DailyExpiryCheckFunction \
+    DailyFilingRemindersFunction DailyDigestFunction DailyFilingCheckFunction NotificationsWorkerFunction \
+    FilingRemindersWorkerFunction ScheduledEmailWorkerFunction EmailCriticalWorkerFunction EmailWorkerFunction \
+    EmailBulkWorkerFunction SesEventsWorkerFunction UnsubscribeFunction ComplianceRefreshWorkerFunction UpkeepWorkerFunction RelayFunction SweepFunction \
     MigrateFunction
 
 .PHONY: $(FUNCTIONS:%=build-%) build-DependencyLayer

@@ -17,6 +17,8 @@ from typing import Annotated
 import typer
 
 from duecourse.console import DEBUG_VARIABLE, FAILED, command, err, out, print_json, step
+from duecourse.email_commands import email
+from duecourse.mailbox_commands import mailbox
 
 HELP = """Background jobs for compliance SaaS, on your own machine: no Docker, no AWS account.
 
@@ -45,6 +47,8 @@ database = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(database, name="db")
+app.add_typer(email, name="email")
+app.command()(mailbox)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Function = Annotated[str, typer.Argument(help="Its short name, e.g. relay; `duecourse status` lists them.")]

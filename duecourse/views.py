@@ -10,6 +10,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from duecourse.local.functions import LogLine
+    from duecourse.local.mailbox import Mail
     from duecourse.local.status import Status
 
 
@@ -37,3 +38,14 @@ def status(found: Status) -> RenderableType:
 def log_line(line: LogLine) -> Text:
     """Local time, then the message as it is."""
     return Text.assemble((f"{line.at.astimezone():%H:%M:%S} ", "dim"), line.message)
+
+
+def mailbox(found: list[Mail]) -> RenderableType:
+    """The mails by number, oldest first."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("", "time", "to"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("subject", overflow="ellipsis", no_wrap=True)
+    for number, mail in enumerate(found, start=1):
+        table.add_row(str(number), f"{mail.at.astimezone():%H:%M:%S}", Text(", ".join(mail.to)), Text(mail.subject))
+    return table

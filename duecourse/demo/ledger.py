@@ -7,14 +7,51 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
-ENABLE_SCHEDULE = text("UPDATE schedules SET enabled_since = :since WHERE name = :schedule")
+ENABLE_SCHEDULES = text("UPDATE schedules SET enabled_since = :since")
 
 PROGRESS = text("""
-    SELECT count(*) AS planned, count(*) FILTER (WHERE j.state = 'completed') AS completed
+    SELECT count(*) FILTER (WHERE r.outcome = 'planned') AS planned,
+        count(*) FILTER (WHERE j.state = 'completed') AS completed,
+        (SELECT count(*) FROM email_messages WHERE state <> 'intended') AS mails
     FROM schedule_runs r JOIN jobs j ON j.id = r.job_id
-    WHERE r.schedule = :schedule AND r.outcome = 'planned'
+""")
+
+OPEN = text("SELECT count(*) FROM jobs WHERE closed_at IS NULL")
+
+RUNS = text("""
+    SELECT r.schedule, count(*) AS planned, count(*) FILTER (WHERE j.state = 'completed') AS completed
+    FROM schedule_runs r JOIN jobs j ON j.id = r.job_id
+    WHERE r.outcome = 'planned' GROUP BY r.schedule ORDER BY r.schedule
+""")
+
+MAILS = text("SELECT type, count(*) AS mails FROM email_messages WHERE state <> 'intended' GROUP BY type ORDER BY type")
+
+# What is to be announced (an obligation and its milestone), and what each reader is told of it.
+NOTICES = text("""
+    SELECT count(DISTINCT (tenant_id, category, subject_id, due_date, milestone)) AS obligations, count(*) AS notices,
+        count(*) FILTER (WHERE status = 'pending') AS pending
+    FROM notifications
+""")
+
+# The old worker's rule: on each warning day a mail for every document and filing to every user of the tenant.
+NAIVE_MAILS = text("""
+    WITH today AS (
+        SELECT tenant_id, max(local_date) AS local_date FROM schedule_runs GROUP BY tenant_id
+    ), readers AS (
+        SELECT tenant_id, count(*) AS users FROM tenant_users GROUP BY tenant_id
+    ), due AS (
+        SELECT d.tenant_id FROM documents d JOIN today USING (tenant_id) CROSS JOIN LATERAL (
+            SELECT expiry_date FROM document_versions v
+            WHERE v.tenant_id = d.tenant_id AND v.document_id = d.id ORDER BY version DESC LIMIT 1) AS latest
+        WHERE d.status = 'valid' AND latest.expiry_date - today.local_date IN (30, 14, 7, 3, 1)
+        UNION ALL
+        SELECT f.tenant_id FROM filings f JOIN today USING (tenant_id)
+        WHERE f.status IN ('draft', 'prepared') AND (f.due_date - today.local_date IN (14, 7, 3, 0)
+            OR f.due_date - today.local_date BETWEEN -7 AND -1)
+    )
+    SELECT coalesce(sum(users), 0)::bigint FROM due JOIN readers USING (tenant_id)
 """)
 
 # One row per zone: its tenants, the local day and time of their run, and what came of it.
@@ -65,6 +102,16 @@ class Zone:
 
 
 @dataclass(frozen=True, slots=True)
+class Notices:
+    """`naive_mails`: what the old worker's rule would have sent for the same day."""
+
+    obligations: int
+    notices: int
+    pending: int
+    naive_mails: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """The one job the demo follows."""
 
@@ -84,10 +131,22 @@ def zones(tx: Connection, schedule: str) -> list[Zone]:
     ]
 
 
-def progress(tx: Connection, schedule: str) -> tuple[int, int]:
-    """How many refreshes are planned and how many completed."""
-    row = tx.execute(PROGRESS, {"schedule": schedule}).one()
-    return row.planned, row.completed
+def progress(tx: Connection) -> tuple[int, int, int]:
+    """How many scheduled jobs are planned, how many completed, and how many mails have gone out."""
+    row = tx.execute(PROGRESS).one()
+    return row.planned, row.completed, row.mails
+
+
+def by_name(tx: Connection, query: TextClause) -> dict[str, int]:
+    """A query of two columns as a dictionary."""
+    return {row[0]: row[1] for row in tx.execute(query)}
+
+
+def notices(tx: Connection) -> Notices:
+    """What was to be announced, and to whom it was."""
+    row = tx.execute(NOTICES).one()
+    naive = tx.execute(NAIVE_MAILS).scalar_one()
+    return Notices(row.obligations, row.notices, row.pending, naive)
 
 
 def scores(tx: Connection) -> dict[str, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +22,7 @@ from duecourse.local.stack import Stack
 from functions.core.catalog import CATALOG
 from functions.pipeline import redrive
 
-SCHEDULE = "daily-compliance-refresh"
+REFRESH = "daily-compliance-refresh"
 TICK = timedelta(minutes=15)
 TICKS = 96
 PATIENCE_SECONDS = 45
@@ -59,30 +61,35 @@ def start_relay(game: Game) -> None:
     )
 
 
-def ticks(game: Game) -> Iterator[tuple[datetime, int, int]]:
-    """Call the cron handler with every quarter-hour of the day.
+def ticks(game: Game) -> Iterator[tuple[datetime, int, int, int]]:
+    """Call every cron handler with every quarter-hour of the day, those of one instant side by side as the rules do.
 
-    Yields the time, and how many refreshes are planned and completed by then.
+    Yields the time, how many scheduled jobs are planned and completed by then, and how many mails have gone out.
     """
-    name = functions.full_name(game.stack, SCHEDULE)
+    names = [functions.full_name(game.stack, schedule) for schedule in CATALOG.schedules]
     client = game.stack.client("lambda")
-    for number in range(TICKS):
-        at = game.midnight + number * TICK
+
+    def call(name: str, at: datetime) -> None:
         answer = client.invoke(FunctionName=name, Payload=json.dumps(_tick_event(at)).encode())
         if "FunctionError" in answer:
             raise LocalError(f"{name} failed at {at:%H:%M}: {answer['Payload'].read().decode()[:500]}")
-        planned, completed = game.look(lambda tx: ledger.progress(tx, SCHEDULE))
-        yield at, planned, completed
+
+    with ThreadPoolExecutor(len(names)) as rules:
+        for number in range(TICKS):
+            at = game.midnight + number * TICK
+            list(rules.map(partial(call, at=at), names))
+            yield at, *game.look(ledger.progress)
 
 
-def await_refreshes(game: Game) -> int:
-    """Wait until every planned refresh is completed. Returns how many."""
+def await_quiet(game: Game) -> tuple[int, int]:
+    """Wait until every job is finished. Returns how many scheduled jobs completed, and how many mails went out."""
 
-    def all_done() -> int:
-        planned, completed = game.look(lambda tx: ledger.progress(tx, SCHEDULE))
-        return int(completed) if planned == completed else 0
+    def all_done() -> bool:
+        return bool(game.look(lambda tx: tx.execute(ledger.OPEN).scalar_one()) == 0)
 
-    return int(_await("the planned refreshes to complete", all_done))
+    _await("every job to finish", all_done)
+    _, completed, mails = game.look(ledger.progress)
+    return completed, mails
 
 
 def send_poison(game: Game) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from duecourse.demo.ledger import Zone
+from duecourse.demo.ledger import Notices, Zone
 from functions.pipeline.ledger import Conservation
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ class Result:
 
     zones: list[Zone]
     clients: int
-    completed: int
+    runs: dict[str, int]
+    """Runs planned, by schedule."""
+    notices: Notices
+    mails: dict[str, int]
+    """Mails sent, by type."""
     dead: int
     rejected: int
     redriven: int
@@ -41,6 +45,10 @@ class Result:
     def planned(self) -> int:
         return sum(zone.jobs for zone in self.zones)
 
+    @property
+    def completed(self) -> int:
+        return sum(zone.completed for zone in self.zones)
+
     def problems(self) -> list[str]:
         """What is not as it must be; empty on a good day."""
         found = []
@@ -50,6 +58,10 @@ class Result:
             found.append(f"conservation is broken: {self.conservation}")
         if sum(self.scores.values()) != self.clients:
             found.append(f"{sum(self.scores.values())} of {self.clients} clients have a score")
+        if uneven := [name for name, runs in self.runs.items() if runs != self.tenants]:
+            found.append(f"{', '.join(uneven)} did not run once for each tenant")
+        if self.notices.pending:
+            found.append(f"{self.notices.pending} notices were not sent")
         return found
 
     def write(self, path: Path) -> None:
@@ -59,6 +71,12 @@ class Result:
             "clients": self.clients,
             "planned": self.planned,
             "completed": self.completed,
+            "runs": self.runs,
+            "obligations": self.notices.obligations,
+            "notices": self.notices.notices,
+            "mails": sum(self.mails.values()),
+            "mails_by_type": self.mails,
+            "naive_mails": self.notices.naive_mails,
             "dead": self.dead,
             "rejected": self.rejected,
             "redriven": self.redriven,
@@ -111,6 +129,11 @@ class Result:
         table = Table.grid(padding=(0, 2))
         table.add_row("refreshes", f"{self.completed} of {self.planned} completed, each tenant once")
         table.add_row("scores", ", ".join(f"{count:,} {level}" for level, count in self.scores.items()) + " risk")
+        told = self.notices
+        table.add_row("schedules", f"{len(self.runs)}, each run once for each of {self.tenants} tenants")
+        table.add_row("notices", f"{told.notices:,} for {told.obligations:,} obligations, each to those responsible")
+        mails = ", ".join(f"{count} {name.removeprefix('email.')}" for name, count in self.mails.items())
+        table.add_row("mails", f"{mails or 'none'}; the old rule would have sent {told.naive_mails:,}")
         table.add_row("wait", f"{self.waits['p50']:.2f} s median, {self.waits['max']:.2f} s longest")
         table.add_row("statements", f"{self.statements_per_batch} a batch, whatever the tenants and clients")
         table.add_row("dead letters", f"{self.dead} job and {self.rejected} poison message; {self.redriven} redriven")

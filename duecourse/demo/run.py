@@ -51,16 +51,18 @@ def _play(running: Stack, started: float) -> Result:
     clients = _seed(game)
     play.start_relay(game)
     _show_day(game)
-    with step("Waiting for the last refreshes") as note:
-        completed = play.await_refreshes(game)
-        note(f"{completed} completed")
+    with step("Waiting for the last jobs") as note:
+        scheduled, mails = play.await_quiet(game)
+        note(f"{scheduled} scheduled jobs completed, {mails} mails sent")
     dead, rejected, redriven = _show_dead_letters(game)
     with step("Sweeping"):
         play.sweep(game)
     result = Result(
-        zones=game.look(lambda tx: ledger.zones(tx, play.SCHEDULE)),
+        zones=game.look(lambda tx: ledger.zones(tx, play.REFRESH)),
         clients=clients,
-        completed=completed,
+        runs=game.look(lambda tx: ledger.by_name(tx, ledger.RUNS)),
+        notices=game.look(ledger.notices),
+        mails=game.look(lambda tx: ledger.by_name(tx, ledger.MAILS)),
         dead=dead,
         rejected=rejected,
         redriven=redriven,
@@ -69,37 +71,38 @@ def _play(running: Stack, started: float) -> Result:
         statements_per_batch=play.statements_per_batch(game, began),
         seconds=time.monotonic() - started,
         conservation=game.look(conservation),
-        not_once=len(game.look(lambda tx: tx.execute(ledger.NOT_ONCE, {"schedule": play.SCHEDULE}).all())),
+        not_once=len(game.look(lambda tx: tx.execute(ledger.NOT_ONCE, {"schedule": play.REFRESH}).all())),
     )
     game.engine.dispose()
     return result
 
 
 def _seed(game: Game) -> int:
-    from duecourse.demo import ledger, play
+    from duecourse.demo import ledger
     from duecourse.local import seed
 
     with step("Seeding") as note, game.engine.begin() as tx:
         _empty_queues(game)
         seed.reset(tx)
         counts = seed.seed(tx, day=game.day, created_at=game.midnight)
-        tx.execute(ledger.ENABLE_SCHEDULE, {"since": game.midnight, "schedule": play.SCHEDULE})
+        tx.execute(ledger.ENABLE_SCHEDULES, {"since": game.midnight})
         note(str(counts))
     return counts.clients
 
 
 def _empty_queues(game: Game) -> None:
     """What an earlier demo left, such as its poison message."""
-    for queue in ("compliance-refresh", "compliance-refresh-dlq", "upkeep", "upkeep-dlq"):
-        game.stack.client("sqs").purge_queue(QueueUrl=game.stack.queue_url(queue))
+    client = game.stack.client("sqs")
+    for url in client.list_queues(QueueNamePrefix=game.stack.name)["QueueUrls"]:
+        client.purge_queue(QueueUrl=url)
 
 
 def _show_day(game: Game) -> None:
     from duecourse.demo import play
 
     with _day_progress() as show:
-        for number, (at, planned, completed) in enumerate(play.ticks(game), start=1):
-            show(number, f"{at:%H:%M} UTC", f"{planned} planned, {completed} completed")
+        for number, (at, planned, completed, mails) in enumerate(play.ticks(game), start=1):
+            show(number, f"{at:%H:%M} UTC", f"{planned} planned, {completed} completed, {mails} mails")
 
 
 @contextmanager
@@ -156,6 +159,7 @@ def _point_out(path: str) -> None:
     program = _program()
     hints = {
         "status": "what runs, and how full the queues are",
+        "mailbox --open": "the mails, in a browser",
         "logs compliance-refresh-worker": "what the worker said of each job",
         "db shell -c 'TABLE job_attempts'": "each run that did not complete",
         "invoke daily-compliance-refresh": "one function, with its sample event",

@@ -17,6 +17,7 @@ from functions.db.settings import DatabaseSettings
 
 STACK_NAME = "duecourse-local"
 BUCKET = f"{STACK_NAME}-artifacts"
+MAIL_DOMAIN = "duecourse.example"
 DEPLOY_TIMEOUT_SECONDS = 120
 POLL_SECONDS = 0.05
 USABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
@@ -114,6 +115,8 @@ def _request(endpoint: str, built: package.Package, secret: str, release: str) -
         "Environment": "dev",
         "DatabaseSecretArn": secret,
         "Release": release,
+        "MailSender": f"no-reply@{MAIL_DOMAIN}",
+        "MailDomain": MAIL_DOMAIN,
         "Tracing": "PassThrough",  # there is no X-Ray daemon here
     }
     return {

@@ -17,7 +17,7 @@ from typing import Any
 from duecourse.local.errors import LocalError
 
 CODE_DIRECTORIES = ("functions", "infra/migrations")
-SOURCE_SUFFIXES = {".py", ".pem", ".mako", ".sql", ".html", ".txt", ".j2"}
+SOURCE_SUFFIXES = {".py", ".pem", ".mako", ".sql", ".html", ".txt", ".j2", ".toml"}
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip can hold: the sources' own times must not change the bytes."""
 

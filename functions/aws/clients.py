@@ -10,8 +10,11 @@ READ_TIMEOUT_SECONDS = 10
 
 
 @cache
-def client(service: str) -> Any:
-    """The process's client for a service. Short timeouts: a hanging call must not eat an invocation."""
+def client(service: str, *, attempts: int = 4) -> Any:
+    """The process's client for a service. Short timeouts: a hanging call must not eat an invocation.
+
+    `attempts` is how often boto3 tries a call by itself: 1 for one that must not be made twice.
+    """
     import boto3
     from botocore.config import Config
 
@@ -21,7 +24,7 @@ def client(service: str) -> Any:
         config=Config(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"mode": "standard", "max_attempts": 3},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=16,
         ),
     )

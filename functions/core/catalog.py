@@ -17,6 +17,9 @@ EXTRA_RECEIVES = 15
 """maxReceiveCount is attempts + this: hand-backs that are not attempts (outages, throttling, early deliveries) must
 not dead-letter a message (DESIGN rule 7)."""
 
+MAIL_CATCH_UP = timedelta(hours=6)
+"""A notice planned in the evening would be read the next day, whose own run covers it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -97,9 +100,9 @@ CATALOG = Catalog(
             max_concurrency=4,
         ),
         Queue("upkeep", timeout_seconds=30, max_concurrency=2),
-        Queue("notifications", timeout_seconds=60),
-        Queue("filing-reminders", timeout_seconds=60),
-        Queue("scheduled-email", timeout_seconds=60),
+        Queue("notifications", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
+        Queue("filing-reminders", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
+        Queue("scheduled-email", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
         Queue("email-critical", timeout_seconds=30, fifo=True),
         Queue("email", timeout_seconds=30, fifo=True),
         Queue("email-bulk", timeout_seconds=60),
@@ -121,6 +124,117 @@ CATALOG = Catalog(
             perform="functions.upkeep.probe:perform",
             retry=RetryPolicy(max_attempts=3, base_seconds=0.5, cap_seconds=2),
         ),
+        JobType(
+            "email.document_expiry",
+            queue="scheduled-email",
+            payload="functions.notifications.payloads:PlanDay",
+            perform="functions.notifications.document_expiry:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "email.filing_reminders",
+            queue="scheduled-email",
+            payload="functions.notifications.payloads:PlanDay",
+            perform="functions.notifications.filing_reminders:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "email.digests",
+            queue="scheduled-email",
+            payload="functions.notifications.payloads:PlanDay",
+            perform="functions.notifications.digests:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "notifications.expiry_check",
+            queue="notifications",
+            payload="functions.notifications.payloads:PlanDay",
+            perform="functions.notifications.expiry_check:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "notifications.filing_check",
+            queue="filing-reminders",
+            payload="functions.notifications.payloads:PlanDay",
+            perform="functions.notifications.filing_check:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
+        JobType(
+            "email.welcome",
+            queue="email",
+            payload="functions.email.payloads:Welcome",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.task_assignment",
+            queue="email",
+            payload="functions.email.payloads:TaskAssignment",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.service_request_update",
+            queue="email",
+            payload="functions.email.payloads:ServiceRequestUpdate",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.invoice",
+            queue="email",
+            payload="functions.email.payloads:Invoice",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.custom",
+            queue="email",
+            payload="functions.email.payloads:Custom",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.password_reset",
+            queue="email-critical",
+            payload="functions.email.payloads:PasswordReset",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.document_expiry_warning",
+            queue="email-bulk",
+            payload="functions.email.payloads:DocumentExpiryWarning",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.filing_reminder",
+            queue="email-bulk",
+            payload="functions.email.payloads:FilingReminder",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.digest",
+            queue="email-bulk",
+            payload="functions.email.payloads:Digest",
+            perform="functions.email.send:MAILER",
+            outside_effect=True,
+        ),
+        JobType(
+            "email.event",
+            queue="ses-events",
+            payload="functions.email.event_payloads:EmailEvent",
+            perform="functions.email.events:perform",
+            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            set_based=True,
+        ),
     ),
     schedules=(
         Schedule(
@@ -128,6 +242,19 @@ CATALOG = Catalog(
             job_type="compliance.refresh",
             local_time=time(2, 0),
             catch_up=timedelta(hours=22),
+        ),
+        Schedule(
+            "daily-document-expiry", job_type="email.document_expiry", local_time=time(7, 0), catch_up=MAIL_CATCH_UP
+        ),
+        Schedule(
+            "daily-expiry-check", job_type="notifications.expiry_check", local_time=time(7, 30), catch_up=MAIL_CATCH_UP
+        ),
+        Schedule(
+            "daily-filing-reminders", job_type="email.filing_reminders", local_time=time(8, 0), catch_up=MAIL_CATCH_UP
+        ),
+        Schedule("daily-digest", job_type="email.digests", local_time=time(8, 30), catch_up=MAIL_CATCH_UP),
+        Schedule(
+            "daily-filing-check", job_type="notifications.filing_check", local_time=time(9, 0), catch_up=MAIL_CATCH_UP
         ),
     ),
 )

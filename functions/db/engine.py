@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
 
 CONNECT_TIMEOUT_SECONDS = 10
 IDLE_RECYCLE_SECONDS = 600
@@ -59,7 +60,15 @@ def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
         hide_parameters=True,  # they hold personal data, and errors are logged
     )
     event.listen(made, "after_cursor_execute", statements.add)
+    event.listen(made, "handle_error", _socket_error_is_an_outage)
     return made
+
+
+def _socket_error_is_an_outage(context: ExceptionContext) -> None:
+    """pg8000 lets some errors of its socket through as they are; a job must not be blamed for them."""
+    if isinstance(context.original_exception, OSError):
+        context.is_disconnect = True
+        raise DatabaseAway(f"the connection to PostgreSQL broke ({context.original_exception})")
 
 
 class StatementCount:

@@ -19,7 +19,12 @@ PSEUDO = {
     "AWS::AccountId": "123456789012",
 }
 QUEUE_ARN = "arn:aws:sqs:eu-central-1:123456789012:"
-NESTED = {"Queues": "infra/queues.yaml", "Roles": "infra/roles.yaml", "Database": "infra/database.yaml"}
+NESTED = {
+    "Queues": "infra/queues.yaml",
+    "Roles": "infra/roles.yaml",
+    "Database": "infra/database.yaml",
+    "Mail": "infra/mail.yaml",
+}
 NO_VALUE = object()
 
 
@@ -102,6 +107,10 @@ def root(**given: str) -> Template:
 
 def queues() -> Template:
     return nested(NESTED["Queues"], Prefix=PREFIX)
+
+
+def mail(**given: str) -> Template:
+    return nested(NESTED["Mail"], Prefix=PREFIX, **given)
 
 
 def roles(**given: str) -> Template:

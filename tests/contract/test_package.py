@@ -91,7 +91,7 @@ def test_a_worker_s_sample_holds_a_job_of_its_queue_that_never_goes_stale(suffix
     queue = suffix.removesuffix("-worker")
     [record] = sample(suffix)["Records"]
     assert record["eventSource"] == "aws:sqs"
-    assert record["eventSourceARN"].endswith(f"-{queue}")
+    assert record["eventSourceARN"].removesuffix(".fifo").endswith(f"-{queue}")
     envelope = parse_envelope(record["body"], queue=queue, catalog=CATALOG, now=datetime(2040, 1, 1, tzinfo=UTC))
     assert envelope.external
     assert envelope.dedup_key is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from functions.core.catalog import CATALOG
-from tests.contract.templates import PREFIX, QUEUE_ARN, roles, root
+from tests.contract.templates import PREFIX, QUEUE_ARN, mail, roles, root
 from tests.contract.test_template import HANDLERS, logical_id
 
 QUEUE_ARNS = [f"{QUEUE_ARN}{PREFIX}-{q.name}{'.fifo' if q.fifo else ''}" for q in CATALOG.queues.values()]
@@ -17,13 +17,25 @@ CONSUME = {"sqs:ReceiveMessage", "sqs:DeleteMessage*", "sqs:ChangeMessageVisibil
 SEND = {"sqs:SendMessage*"}
 
 QUEUES_OF: dict[str, tuple[set[str], list[str]]] = {
-    "daily-compliance-refresh": (SEND, [f"{QUEUE_ARN}{PREFIX}-compliance-refresh"]),
+    **{
+        schedule.name: (SEND, [f"{QUEUE_ARN}{PREFIX}-{CATALOG.job_type(schedule.job_type).queue}"])
+        for schedule in CATALOG.schedules.values()
+    },
     "compliance-refresh-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-compliance-refresh"]),
+    "notifications-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-notifications"]),
+    "filing-reminders-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-filing-reminders"]),
+    "scheduled-email-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-scheduled-email"]),
+    "email-critical-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-email-critical.fifo"]),
+    "email-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-email.fifo"]),
+    "email-bulk-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-email-bulk"]),
+    "ses-events-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-ses-events"]),
+    "unsubscribe": (set(), []),
     "upkeep-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-upkeep"]),
     "relay": (SEND, QUEUE_ARNS),
     "sweep": (SEND | {"sqs:GetQueueAttributes"}, QUEUE_ARNS),
     "migrate": (set(), []),
 }
+SENDERS = {"email-critical-worker", "email-worker", "email-bulk-worker"}
 EACH = pytest.mark.parametrize("suffix", HANDLERS)
 
 
@@ -31,8 +43,8 @@ def listed(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def own_statements(suffix: str) -> list[dict[str, Any]]:
-    role = roles().resources("AWS::IAM::Role")[f"{logical_id(suffix)}Role"]
+def own_statements(suffix: str, **given: str) -> list[dict[str, Any]]:
+    role = roles(**given).resources("AWS::IAM::Role")[f"{logical_id(suffix)}Role"]
     return [statement for policy in role["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
 
 
@@ -44,12 +56,40 @@ def shared_statements(**given: str) -> dict[str, dict[str, Any]]:
 @EACH
 def test_a_function_has_its_own_queue_rights_and_its_own_log_alone(suffix: str) -> None:
     actions, queues = QUEUES_OF[suffix]
-    *on_queues, log = own_statements(suffix)
+    *others, log = own_statements(suffix)
+    on_queues = [found for found in others if any(action.startswith("sqs:") for action in listed(found["Action"]))]
     assert [(set(listed(found["Action"])), listed(found["Resource"])) for found in on_queues] == (
         [(actions, queues)] if actions else []
     )
     assert set(log["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
     assert log["Resource"].endswith(f":log-group:/aws/lambda/{PREFIX}-{suffix}:*")
+
+
+@EACH
+def test_who_sends_mail_may_send_as_its_sender_and_sign_its_links(suffix: str) -> None:
+    extra = {found["Sid"]: found for found in own_statements(suffix) if found["Sid"] != "WriteItsLog"}
+    extra = {sid: found for sid, found in extra.items() if "sqs:" not in str(found["Action"])}
+    if suffix not in SENDERS | {"unsubscribe"}:
+        assert extra == {}
+        return
+    assert set(extra) - {"SendMail", "ReadTheSendingLimits"} == {"ReadTheUnsubscribeKey"}
+    assert extra["ReadTheUnsubscribeKey"]["Action"] == "secretsmanager:GetSecretValue"
+    assert extra["ReadTheUnsubscribeKey"]["Resource"] == "Mail.Outputs.UnsubscribeKeyArn"
+    if suffix in SENDERS:
+        assert extra["SendMail"]["Action"] == "ses:SendEmail"
+        sender, _, configuration_set = extra["SendMail"]["Resource"]
+        assert sender.endswith(":identity/no-reply@mail.invalid")
+        assert configuration_set.endswith(f":configuration-set/{mail().outputs()['ConfigurationSetName']}")
+
+
+def test_one_function_alone_reads_files_and_only_of_the_bucket_named() -> None:
+    readers = [
+        suffix
+        for suffix in HANDLERS
+        for found in own_statements(suffix, AttachmentBucket="files")
+        if found["Action"] == "s3:GetObject" and found["Resource"] == "arn:aws:s3:::files/*"
+    ]
+    assert readers == ["email-worker"]
 
 
 def test_every_function_has_a_role_and_there_is_no_other() -> None:
@@ -89,13 +129,16 @@ def test_a_star_stands_only_where_aws_knows_no_resource() -> None:
         assert statement["Effect"] == "Allow"
         starred = {action for action in listed(statement["Action"]) if "*" in action}
         assert starred <= BATCH_CALLS
-        if statement.get("Sid") not in wide:
+        if statement.get("Sid") not in wide | {"ReadTheSendingLimits"}:
             assert "*" not in listed(statement["Resource"])
 
 
 def test_the_root_itself_grants_nothing_but_invocation() -> None:
     kinds = {resource["Type"] for resource in root().body["Resources"].values()}
     assert not {kind for kind in kinds if kind.startswith("AWS::IAM::")}
-    for permission in root().resources("AWS::Lambda::Permission").values():
+    for name, permission in root().resources("AWS::Lambda::Permission").items():
+        if name.startswith(("UnsubscribeFunctionUrl", "UnsubscribeFunctionURL")):
+            assert permission["Principal"] == "*"
+            continue
         assert permission["Principal"] == "events.amazonaws.com"
         assert permission["SourceArn"].endswith("Tick.Arn")

@@ -9,7 +9,7 @@ import pytest
 
 from functions.core.catalog import CATALOG, Queue
 from functions.pipeline.sweep import MESSAGE_RETENTION
-from tests.contract.templates import PREFIX, QUEUE_ARN, queues
+from tests.contract.templates import PREFIX, QUEUE_ARN, mail, queues
 
 LONGEST_RETENTION_SECONDS = 14 * 24 * 3600
 LONGEST_VISIBILITY_SECONDS = 12 * 3600
@@ -85,11 +85,29 @@ def test_a_queue_waits_for_its_dead_letter_queue() -> None:
 
 
 def test_no_queue_answers_plain_http() -> None:
-    [policy] = queues().resources("AWS::SQS::QueuePolicy").values()
-    assert sorted(policy["Queues"]) == sorted(queues().resources("AWS::SQS::Queue"))
-    [statement] = policy["PolicyDocument"]["Statement"]
-    assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
-    assert statement["Condition"]["Bool"] == {"aws:SecureTransport": "false"}
+    policies = queues().resources("AWS::SQS::QueuePolicy").values()
+    named = [queue for policy in policies for queue in policy["Queues"]]
+    assert sorted(named) == sorted(queues().resources("AWS::SQS::Queue"))  # each once: a queue has one policy
+    for policy in policies:
+        statement = policy["PolicyDocument"]["Statement"][0]
+        assert (statement["Effect"], statement["Action"]) == ("Deny", "sqs:*")
+        assert statement["Condition"]["Bool"] == {"aws:SecureTransport": "false"}
+
+
+def test_the_rule_for_the_provider_s_events_and_nobody_else_is_let_in() -> None:
+    allowed = [
+        (policy["Queues"], statement)
+        for policy in queues().resources("AWS::SQS::QueuePolicy").values()
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
+    ]
+    [(named, statement)] = allowed
+    [rule] = mail().resources("AWS::Events::Rule").values()
+    [target] = rule["Targets"]
+    assert named == ["SesEventsQueue"]
+    assert target["Arn"] == QUEUE_ARN + f"{PREFIX}-ses-events"
+    assert (statement["Principal"], statement["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
+    assert statement["Condition"]["ArnEquals"]["aws:SourceArn"].endswith(f":rule/{rule['Name']}")
 
 
 def test_outputs_name_every_queue() -> None:

@@ -13,18 +13,31 @@ from tests.contract.templates import NESTED, PREFIX, nested, root
 
 HANDLERS = {
     "daily-compliance-refresh": "functions.compliance.refresh.handler",
+    "daily-document-expiry": "functions.notifications.document_expiry.handler",
+    "daily-expiry-check": "functions.notifications.expiry_check.handler",
+    "daily-filing-reminders": "functions.notifications.filing_reminders.handler",
+    "daily-digest": "functions.notifications.digests.handler",
+    "daily-filing-check": "functions.notifications.filing_check.handler",
     "compliance-refresh-worker": "functions.compliance.worker.handler",
+    "notifications-worker": "functions.notifications.worker.handler",
+    "filing-reminders-worker": "functions.notifications.filing_worker.handler",
+    "scheduled-email-worker": "functions.notifications.planner_worker.handler",
+    "email-critical-worker": "functions.email.critical_worker.handler",
+    "email-worker": "functions.email.worker.handler",
+    "email-bulk-worker": "functions.email.bulk_worker.handler",
+    "ses-events-worker": "functions.email.events_worker.handler",
+    "unsubscribe": "functions.email.unsubscribe.handler",
     "upkeep-worker": "functions.upkeep.worker.handler",
     "relay": "functions.pipeline.relay.handler",
     "sweep": "functions.pipeline.sweep.handler",
     "migrate": "functions.db.migrate.handler",
 }
 SCHEDULES = {
-    "daily-compliance-refresh": "cron(0/15 * * * ? *)",
+    **dict.fromkeys(CATALOG.schedules, "cron(0/15 * * * ? *)"),
     "relay": "rate(1 minute)",
     "sweep": "rate(5 minutes)",
 }
-SERVED = {queue: CATALOG.queues[queue] for queue in sorted({row.queue for row in CATALOG.job_types.values()})}
+SERVED = {queue: CATALOG.queues[queue] for queue in dict.fromkeys(row.queue for row in CATALOG.job_types.values())}
 EACH = pytest.mark.parametrize("suffix", HANDLERS)
 EACH_SERVED = pytest.mark.parametrize("queue", SERVED.values(), ids=SERVED)
 
@@ -123,7 +136,7 @@ def test_cron_rules_can_be_switched_off_but_not_what_keeps_the_flow_going() -> N
         for name, rule in root(ScheduleState="DISABLED").resources("AWS::Events::Rule").items()
     }
     assert states == {
-        "DailyComplianceRefreshFunctionTick": "DISABLED",
+        **{f"{logical_id(name)}FunctionTick": "DISABLED" for name in CATALOG.schedules},
         "RelayFunctionTick": "ENABLED",
         "SweepFunctionTick": "ENABLED",
     }
@@ -151,7 +164,7 @@ def test_an_existing_database_is_reached_by_its_secret() -> None:
     assert variables["DATABASE_SECRET_ARN"] == "arn:of:secret"
     assert variables.keys().isdisjoint({"DATABASE_HOST", "AWS_ENDPOINT_URL"})
     assert "VpcConfig" not in functions()["relay"]
-    assert set(root().resources("AWS::CloudFormation::Stack")) == {"Queues", "Roles"}
+    assert set(root().resources("AWS::CloudFormation::Stack")) == {"Queues", "Roles", "Mail"}
 
 
 def test_an_existing_database_in_a_vpc_is_reached_from_the_subnets_given() -> None:
@@ -163,7 +176,7 @@ def test_an_existing_database_in_a_vpc_is_reached_from_the_subnets_given() -> No
 
 def test_without_a_secret_a_database_is_created_and_reached_by_its_proxy() -> None:
     template = root(DatabaseSecretArn="")
-    assert set(template.resources("AWS::CloudFormation::Stack")) == {"Queues", "Roles", "Database"}
+    assert set(template.resources("AWS::CloudFormation::Stack")) == {"Queues", "Roles", "Mail", "Database"}
     for properties in template.resources("AWS::Lambda::Function").values():
         variables = properties["Environment"]["Variables"]
         assert variables["DATABASE_SECRET_ARN"] == "Database.Outputs.SecretArn"

@@ -40,9 +40,14 @@ def _check(found: dict[str, Any]) -> None:
     assert min(found["scores"].values()) > 0
     assert found["statements_per_batch"] <= 5
     assert found["seconds"] < DAY_SECONDS
+    assert len(found["runs"]) == 6
+    assert set(found["runs"].values()) == {24}
+    assert 0 < found["mails"] <= 158  # one a person at most
+    assert found["naive_mails"] > 100 * found["mails"]
+    assert found["notices"] > found["obligations"] > 0
     held = found["conservation"]
     assert held.pop("holds")
-    assert held.pop("enqueued") == sum(held.values()) == held["completed"] == 25
+    assert held.pop("enqueued") == sum(held.values()) == held["completed"] > 6 * 24
     assert found["problems"] == []
 
 

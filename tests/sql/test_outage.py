@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from duecourse.local import postgres as embedded
+from functions.core.errors import DatabaseAway
 from functions.db import engine as db
 from functions.db.migrate import migrate
 from functions.db.settings import load_settings
@@ -102,6 +103,20 @@ def test_killed_under_the_worker_is_an_outage_too(away: Flow, server: Path) -> N
     assert away.deliver(messages) == []
     assert away.effects() == {job_id: 1}
     assert away.job(job_id).attempts == 0
+
+
+def test_a_socket_that_breaks_in_mid_statement_is_an_outage(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset(*_: object) -> bytes:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with database.begin() as tx:
+        tx.execute(text("SELECT 1"))
+    with monkeypatch.context() as broken:
+        broken.setattr("pg8000.core._read", reset)
+        with pytest.raises(DatabaseAway, match="Connection reset"), database.begin() as tx:
+            tx.execute(text("SELECT 1"))
+    with database.begin() as tx:  # on a new connection
+        assert tx.execute(text("SELECT 1")).scalar_one() == 1
 
 
 def test_a_restart_between_two_batches_costs_at_most_one_hand_back(away: Flow, server: Path) -> None:

@@ -1,0 +1,11 @@
+"""Lambda `email-bulk-worker`: empties queue email-bulk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functions.pipeline.worker import handle
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    return handle(event, context, queue="email-bulk")

@@ -1,0 +1,11 @@
+"""Lambda `email-critical-worker`: empties queue email-critical."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from functions.pipeline.worker import handle
+
+
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    return handle(event, context, queue="email-critical")
