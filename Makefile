@@ -36,6 +36,7 @@ check: $(UV) ## every static check: ruff, mypy, import-linter, cfn-lint, the run
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) python -m duecourse.lint_template
+	$(RUN) duecourse email build --check
 	@$(EXPORT) | diff functions/requirements.txt - || { echo 'functions/requirements.txt is not what uv.lock says: run `make lock`'; exit 1; }
 
 .PHONY: lock

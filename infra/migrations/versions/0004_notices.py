@@ -124,7 +124,7 @@ CREATE TABLE send_lanes (
     limits_read_at  timestamptz
 );
 COMMENT ON COLUMN send_lanes.per_day IS '-1: unlimited';
-COMMENT ON COLUMN send_lanes.waiting_until IS 'when the last mail without a slot was told to come back; the next comes after';
+COMMENT ON COLUMN send_lanes.waiting_until IS 'until when the last mail without a slot waits; the next one longer';
 CREATE TABLE send_slots (
     lane        text NOT NULL REFERENCES send_lanes,
     number      bigint NOT NULL,
