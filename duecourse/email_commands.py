@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from duecourse.console import FAILED, command, err
 
 email = typer.Typer(
-    help="""Look at the mails as their readers get them, with invented people; nothing is sent.
+    help="""Look at the mails as their readers get them, with invented people; let paused or suppressed mail go on.
 
     Examples: `duecourse email preview invoice`, `duecourse email gallery --open`
     """,
@@ -101,3 +102,33 @@ def _scratch() -> Path:
 def _show(page: Path) -> None:
     if typer.launch(page.resolve().as_uri()):
         err().print("No browser could be started here; open the file yourself.", markup=False)
+
+
+@email.command()
+@command
+def resume(tenant: Annotated[UUID, typer.Argument(help="The tenant's id.")]) -> None:
+    """Let a tenant's routine mail go on that the circuit breaker paused; its rates are counted anew from here.
+
+    Example: `duecourse email resume 9b70d277-de20-41a1-b8c6-2930df0d3cad`
+    """
+    from duecourse.local import stack
+    from functions.email.breaker import resume as let_go_on
+
+    with stack.database_transaction() as tx:
+        was_paused = let_go_on(tx, tenant)
+    err().print("Its routine mail goes on." if was_paused else "Its mail was not paused: nothing changed.")
+
+
+@email.command()
+@command
+def unsuppress(address: Annotated[str, typer.Argument(help="The e-mail address.")]) -> None:
+    """Let mail go to an address again that bounced, complained or was suppressed by an operator.
+
+    Example: `duecourse email unsuppress someone@example.com`
+    """
+    from duecourse.local import stack
+    from functions.email.event_queries import clear_suppression
+
+    with stack.database_transaction() as tx:
+        was_listed = clear_suppression(tx, address)
+    err().print("Mail goes there again." if was_listed else "It was not suppressed: nothing changed.")
