@@ -15,6 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 
 from duecourse.lint_template import REPOSITORY
+from functions.core.catalog import CATALOG
 from functions.core.job import JobRequest
 from functions.pipeline.relay import message_of
 from tests import harness
@@ -124,13 +125,47 @@ def _probe_message(tx: Connection) -> Any:
     return _message(tx, harness.probe())
 
 
-SITUATIONS = {
-    "cron-nobody-due": Situation(
-        "daily-compliance-refresh",
-        _tick,
-        answer={"planned": 0},
+def _stale(job_type: str) -> Callable[[Connection], Any]:
+    """A message whose job is gone: the worker claims nothing, and acknowledges."""
+
+    def prepare(tx: Connection) -> Any:
+        del tx
+        body = {"v": 1, "id": "01a20cce-372d-7483-bccd-27ef0cae7d3f", "delivery": 1, "type": job_type}
+        message = {
+            "MessageId": str(uuid4()),
+            "ReceiptHandle": "receipt",
+            "Body": json.dumps(body),
+            "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1795485600000"},
+        }
+        return harness.event_of([message])
+
+    return prepare
+
+
+def _wrong_method(tx: Connection) -> Any:
+    del tx
+    return {"requestContext": {"http": {"method": "PUT"}}}
+
+
+NOBODY_DUE = {
+    f"{schedule}-nobody-due": Situation(
+        schedule, _tick, answer={"planned": 0}, libraries=("sqlalchemy", "powertools", "pydantic")
+    )
+    for schedule in CATALOG.schedules
+}
+A_STALE_MESSAGE = {
+    f"{queue}-stale": Situation(
+        f"{queue}-worker",
+        _stale(next(row.name for row in CATALOG.job_types.values() if row.queue == queue)),
+        answer={"batchItemFailures": []},
         libraries=("sqlalchemy", "powertools", "pydantic"),
-    ),
+    )
+    for queue in sorted({row.queue for row in CATALOG.job_types.values()})
+}
+SITUATIONS = {
+    **NOBODY_DUE,
+    **A_STALE_MESSAGE,
+    "unsubscribe": Situation("unsubscribe", _wrong_method, answer={"statusCode": 405}, libraries=()),
     "cron-a-tenant-due": Situation(
         "daily-compliance-refresh",
         _tick_for_a_tenant,

@@ -8,7 +8,8 @@ from importlib.metadata import packages_distributions
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.cold import SITUATIONS, Cold, enter
+from functions.core.catalog import CATALOG
+from tests.contract.cold import NOBODY_DUE, SITUATIONS, Cold, enter
 from tests.contract.test_package import locked, normalised
 from tests.contract.test_template import HANDLERS
 from tests.harness import Queues
@@ -43,7 +44,30 @@ EVERY_HANDLER = (
     "typer",
     "unittest",
 )
+CRON = (
+    *ALEMBIC,
+    "functions.compliance",
+    "functions.email",
+    "functions.pipeline.perform",
+    "functions.pipeline.sweep",
+    "functions.pipeline.worker",
+    "functions.upkeep",
+)
+WORKER = (
+    *ALEMBIC,
+    *BOTO3,
+    "babel",
+    "functions.compliance",
+    "functions.pipeline.redrive",
+    "functions.pipeline.relay",
+    "functions.pipeline.schedule",
+    "functions.upkeep",
+    "tzdata",
+)
 MUST_NOT_LOAD = {
+    **dict.fromkeys((name for name in HANDLERS if name in CATALOG.schedules), CRON),
+    **dict.fromkeys((name for name in HANDLERS if name.endswith("-worker")), WORKER),
+    "unsubscribe": (*ALEMBIC, *POWERTOOLS, "babel", "functions.compliance", "functions.pipeline.worker"),
     "daily-compliance-refresh": (
         *ALEMBIC,
         "functions.compliance.queries",
@@ -101,7 +125,7 @@ MUST_NOT_LOAD = {
         "functions.upkeep",
     ),
 }
-NOT_UNTIL_SENDING = {"cron-nobody-due", "relay-nothing-due"}
+NOT_UNTIL_SENDING = {*NOBODY_DUE, "relay-nothing-due"}
 """Situations of handlers that may load boto3, in which they have nothing to send."""
 
 IF_THERE = {"certifi", "pygments"}
