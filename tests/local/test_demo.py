@@ -14,7 +14,8 @@ import psutil
 from duecourse.local import postgres, stack
 from duecourse.local.state import Home, load_emulator
 
-DAY_SECONDS = 60
+MOST_SECONDS = 150
+"""Alone on two cores it takes about 40; here other tests are at work beside it."""
 
 
 def _demo(home: Home) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _check(found: dict[str, Any]) -> None:
     assert sum(found["scores"].values()) == found["clients"]
     assert min(found["scores"].values()) > 0
     assert found["statements_per_batch"] <= 5
-    assert found["seconds"] < DAY_SECONDS
+    assert found["seconds"] < MOST_SECONDS
     assert len(found["runs"]) == 6
     assert set(found["runs"].values()) == {24}
     assert 0 < found["mails"] <= 158  # one a person at most
