@@ -27,7 +27,7 @@ demo: $(UV) ## a whole day of compliance refreshes on this machine, in a minute
 
 .PHONY: test
 test: $(UV) ## every test, with a real PostgreSQL and the deployed template
-	$(RUN) pytest -n 3 --dist loadfile
+	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(UV) ## every static check: ruff, mypy, import-linter, cfn-lint, the runtime lock

