@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from functions.db.engine import error_text
+
 TIMEOUT_SECONDS = 10
 REASON_BYTES = 2_000
 """CloudFormation takes 4,096 for the whole answer."""
@@ -29,7 +31,7 @@ def answer(event: Mapping[str, Any], work: Callable[[], Mapping[str, str]]) -> d
         try:
             data = dict(work())
         except Exception as error:  # noqa: BLE001 - whatever it is, the deployment must hear of it
-            said = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error_text(error)}"
             status, reason = "FAILED", said.encode()[:REASON_BYTES].decode(errors="ignore")
     reply = {
         "Status": status,
