@@ -15,7 +15,7 @@ from functions.core.retry import RetryPolicy
 
 EXTRA_RECEIVES = 15
 """maxReceiveCount is attempts + this: hand-backs that are not attempts (outages, throttling, early deliveries) must
-not dead-letter a message (DESIGN rule 7)."""
+not dead-letter a message (docs/architecture.md, rule 7)."""
 
 MAIL_CATCH_UP = timedelta(hours=6)
 """A notice planned in the evening would be read the next day, whose own run covers it."""
@@ -90,6 +90,33 @@ class Catalog:
         return max(attempts, default=RetryPolicy().max_attempts) + EXTRA_RECEIVES
 
 
+SET_RETRY = RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600)
+"""For jobs that are one statement over a whole batch of tenants."""
+
+
+def _planner(name: str, queue: str, module: str) -> JobType:
+    """A job that plans notices or digests for a tenant's day."""
+    return JobType(
+        name,
+        queue=queue,
+        payload="functions.notifications.payloads:PlanDay",
+        perform=f"functions.notifications.{module}:perform",
+        retry=SET_RETRY,
+        set_based=True,
+    )
+
+
+def _mail(name: str, queue: str, contract: str) -> JobType:
+    """A mail of one type; they differ in their payload and their lane."""
+    return JobType(
+        name,
+        queue=queue,
+        payload=f"functions.email.payloads:{contract}",
+        perform="functions.email.send:MAILER",
+        outside_effect=True,
+    )
+
+
 CATALOG = Catalog(
     queues=(
         Queue(
@@ -114,7 +141,7 @@ CATALOG = Catalog(
             queue="compliance-refresh",
             payload="functions.compliance.payloads:ComplianceRefresh",
             perform="functions.compliance.refresh:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            retry=SET_RETRY,
             set_based=True,
         ),
         JobType(
@@ -124,115 +151,26 @@ CATALOG = Catalog(
             perform="functions.upkeep.probe:perform",
             retry=RetryPolicy(max_attempts=3, base_seconds=0.5, cap_seconds=2),
         ),
-        JobType(
-            "email.document_expiry",
-            queue="scheduled-email",
-            payload="functions.notifications.payloads:PlanDay",
-            perform="functions.notifications.document_expiry:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
-            set_based=True,
-        ),
-        JobType(
-            "email.filing_reminders",
-            queue="scheduled-email",
-            payload="functions.notifications.payloads:PlanDay",
-            perform="functions.notifications.filing_reminders:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
-            set_based=True,
-        ),
-        JobType(
-            "email.digests",
-            queue="scheduled-email",
-            payload="functions.notifications.payloads:PlanDay",
-            perform="functions.notifications.digests:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
-            set_based=True,
-        ),
-        JobType(
-            "notifications.expiry_check",
-            queue="notifications",
-            payload="functions.notifications.payloads:PlanDay",
-            perform="functions.notifications.expiry_check:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
-            set_based=True,
-        ),
-        JobType(
-            "notifications.filing_check",
-            queue="filing-reminders",
-            payload="functions.notifications.payloads:PlanDay",
-            perform="functions.notifications.filing_check:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
-            set_based=True,
-        ),
-        JobType(
-            "email.welcome",
-            queue="email",
-            payload="functions.email.payloads:Welcome",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.task_assignment",
-            queue="email",
-            payload="functions.email.payloads:TaskAssignment",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.service_request_update",
-            queue="email",
-            payload="functions.email.payloads:ServiceRequestUpdate",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.invoice",
-            queue="email",
-            payload="functions.email.payloads:Invoice",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.custom",
-            queue="email",
-            payload="functions.email.payloads:Custom",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.password_reset",
-            queue="email-critical",
-            payload="functions.email.payloads:PasswordReset",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.document_expiry_warning",
-            queue="email-bulk",
-            payload="functions.email.payloads:DocumentExpiryWarning",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.filing_reminder",
-            queue="email-bulk",
-            payload="functions.email.payloads:FilingReminder",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
-        JobType(
-            "email.digest",
-            queue="email-bulk",
-            payload="functions.email.payloads:Digest",
-            perform="functions.email.send:MAILER",
-            outside_effect=True,
-        ),
+        _planner("email.document_expiry", "scheduled-email", "document_expiry"),
+        _planner("email.filing_reminders", "scheduled-email", "filing_reminders"),
+        _planner("email.digests", "scheduled-email", "digests"),
+        _planner("notifications.expiry_check", "notifications", "expiry_check"),
+        _planner("notifications.filing_check", "filing-reminders", "filing_check"),
+        _mail("email.welcome", "email", "Welcome"),
+        _mail("email.task_assignment", "email", "TaskAssignment"),
+        _mail("email.service_request_update", "email", "ServiceRequestUpdate"),
+        _mail("email.invoice", "email", "Invoice"),
+        _mail("email.custom", "email", "Custom"),
+        _mail("email.password_reset", "email-critical", "PasswordReset"),
+        _mail("email.document_expiry_warning", "email-bulk", "DocumentExpiryWarning"),
+        _mail("email.filing_reminder", "email-bulk", "FilingReminder"),
+        _mail("email.digest", "email-bulk", "Digest"),
         JobType(
             "email.event",
             queue="ses-events",
             payload="functions.email.event_payloads:EmailEvent",
             perform="functions.email.events:perform",
-            retry=RetryPolicy(max_attempts=5, base_seconds=15, cap_seconds=600),
+            retry=SET_RETRY,
             set_based=True,
         ),
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 MAX_VISIBILITY_DELAY_SECONDS = 900.0
 """Up to here a retry waits in the queue by visibility timeout; longer waits go through the ledger, so that no
-message fills the in-flight limit (DESIGN rule 8)."""
+message fills the in-flight limit (docs/architecture.md, rule 8)."""
 
 
 @dataclass(frozen=True, slots=True)

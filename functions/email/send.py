@@ -1,4 +1,4 @@
-"""`email.*`: sends one mail to one recipient. The same three steps for every e-mail type (DESIGN rule 5).
+"""`email.*`: sends one mail to one recipient. The same three steps for every type (docs/architecture.md, rule 5).
 
 prepare   who, whether, what, and when: commits the intent with the slot that it reserves
 send      at the slot's time, without a connection

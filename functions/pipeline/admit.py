@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from functions.core.catalog import Catalog
 from functions.db.engine import transaction
 from functions.pipeline.decide import HandBack
 from functions.pipeline.enqueue import insert_orders
@@ -17,9 +16,8 @@ TWIN_SECONDS = 30
 """A second copy of a message in the same batch looks again after this, when the first has been settled."""
 
 
-def admit_external(parcels: Sequence[Parcel], reply: Reply, *, catalog: Catalog) -> list[Reference]:
+def admit_external(parcels: Sequence[Parcel], reply: Reply) -> list[Reference]:
     """A reference per job. Rows of external messages are inserted, each under its own id or dedup key, once."""
-    del catalog
     external = [parcel for parcel in parcels if parcel.envelope.external]
     ids = {parcel.message.message_id: parcel.envelope.id for parcel in parcels}
     if external:

@@ -47,7 +47,7 @@ class Decision:
 def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, rng: random.Random) -> Decision:
     """Decide what follows from an `Outcome`; an exception, or anything else, is the job's own failure.
 
-    On a FIFO queue every wait goes through the ledger, so that no group is blocked (DESIGN rule 8).
+    On a FIFO queue every wait goes through the ledger, so that no group is blocked (docs/architecture.md, rule 8).
     """
     failure = _failure_of(outcome, job_type)
     if failure is not None:

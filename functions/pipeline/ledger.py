@@ -276,7 +276,7 @@ def settle(
 
 
 def conservation(tx: Connection) -> Conservation:
-    """Compare the count deltas with the jobs present, in one snapshot (DESIGN rule 12)."""
+    """Compare the count deltas with the jobs present, in one snapshot (docs/architecture.md, rule 12)."""
     counted: dict[str, int] = {}
     present: dict[str, int] = {}
     for row in tx.execute(CONSERVATION):

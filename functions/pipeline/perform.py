@@ -30,7 +30,7 @@ SEND_THREADS = 10
 
 
 class OutsideEffect(Protocol[Intent]):
-    """A job whose effect lies outside the database, in three steps (DESIGN rule 5)."""
+    """A job whose effect lies outside the database, in three steps (docs/architecture.md, rule 5)."""
 
     def prepare(self, jobs: Sequence[Job[Any]], tx: Connection) -> Sequence[Intent | Outcome]:
         """Commit what is intended, and what it reserves; an outcome instead of an intent ends that job here."""

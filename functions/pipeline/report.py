@@ -1,4 +1,4 @@
-"""What the worker says of a batch: a log line per job that ended, and the metrics of DESIGN section 1."""
+"""What the worker says of a batch: a log line per job that ended, and the metrics that docs/architecture.md lists."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
 
 def _serve(messages: Sequence[Message], batch: Batch) -> None:
     readable = _sort_out(messages, batch)
-    pending = admit_external(readable, batch.reply, catalog=batch.catalog)
+    pending = admit_external(readable, batch.reply)
     suspects: list[tuple[int, Reference]] = []
     while pending:
         judged = _round(pending, batch)
@@ -224,7 +224,10 @@ def _nobodys_fault(error: Exception) -> bool:
 
 
 def _hand_back_all(batch: Batch, error: Exception) -> None:
-    """The database is away, not migrated or not configured: wait longer each time, count nothing (DESIGN rule 9)."""
+    """Wait longer each time and count nothing: the database is away, not migrated or not configured.
+
+    docs/architecture.md, rule 9.
+    """
     observe.logger().error("handed_back", error=observe.summary(error), messages=len(batch.reply.undecided()))
     batch.tally.add("BatchesHandedBack", 1, queue=batch.queue)
     for message in batch.reply.undecided():

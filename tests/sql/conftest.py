@@ -12,11 +12,13 @@ from sqlalchemy import Engine, Row, text
 
 from functions.aws.clients import client
 from functions.core.job import JobRequest
+from functions.email import settings as mail_settings
 from functions.pipeline import relay
 from functions.pipeline.ledger import Conservation, conservation
 from functions.pipeline.settings import settings
 from tests import harness, jobs
 from tests.harness import Context, Queues
+from tests.mail import Post, open_post
 
 
 @dataclass
@@ -97,3 +99,13 @@ def flow(
     queues.delete()
     settings.cache_clear()
     client.cache_clear()
+
+
+@pytest.fixture
+def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
+    """Mail under the code's own catalogue, whose every job must be accounted for when the test ends."""
+    made = open_post(observer, monkeypatch)
+    yield made
+    with observer.begin() as tx:
+        assert conservation(tx).holds
+    mail_settings.settings.cache_clear()

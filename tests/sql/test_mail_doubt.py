@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
 
 from functions.aws import ses
 from functions.email import send
-from functions.email import settings as mail_settings
 from functions.pipeline import worker
-from functions.pipeline.ledger import conservation
-from tests.mail import Killed, Post, new_user, open_post
+from tests.mail import Killed, Post, new_user
 
 POINTS = ("before sending", "after sending", "recording", "settling", "no answer")
 EVENTS = ("at once", "late", "dropped")
-
-
-@pytest.fixture
-def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    made = open_post(observer, monkeypatch)
-    yield made
-    with observer.begin() as tx:
-        assert conservation(tx).holds
-    mail_settings.settings.cache_clear()
 
 
 def send_event(mail: ses.Mail, at: datetime | None = None) -> dict[str, Any]:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
 
 from functions.db.engine import statements
 from functions.email import breaker, event_queries
-from functions.email import settings as mail_settings
 from functions.email.unsubscribe import handler
-from functions.pipeline.ledger import conservation
 from tests.harness import new_tenant
-from tests.mail import Post, open_post
+from tests.mail import Post
 
 EVENTS = Path(__file__).parents[1] / "events" / "ses"
-
-
-@pytest.fixture
-def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    made = open_post(observer, monkeypatch)
-    yield made
-    with observer.begin() as tx:
-        assert conservation(tx).holds
-    mail_settings.settings.cache_clear()
 
 
 def documented(

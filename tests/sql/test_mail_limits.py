@@ -12,23 +12,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from functions.email import settings as mail_settings
-from functions.pipeline.ledger import conservation
-from tests.mail import Post, new_user, open_post
+from tests.mail import Post, new_user
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture
-def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    made = open_post(observer, monkeypatch)
-    yield made
-    with observer.begin() as tx:
-        assert conservation(tx).holds
-    mail_settings.settings.cache_clear()
 
 
 @contextmanager

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine
 
 from functions.aws import ses
 from functions.core.errors import InvalidPayload
 from functions.db.engine import statements
 from functions.email import settings as mail_settings
 from functions.email.eligibility import RECIPIENT_PER_DAY
-from functions.pipeline.ledger import conservation
 from tests.harness import new_tenant
-from tests.mail import Post, new_client, new_user, open_post
-
-
-@pytest.fixture
-def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
-    made = open_post(observer, monkeypatch)
-    yield made
-    with observer.begin() as tx:
-        assert conservation(tx).holds
-    mail_settings.settings.cache_clear()
+from tests.mail import Post, new_client, new_user
 
 
 def test_a_mail_is_sent_once_and_on_record(post: Post) -> None:
