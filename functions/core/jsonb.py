@@ -9,15 +9,28 @@ NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """JSON's escape of the NUL character, as against a text that speaks of it (an even number of backslashes)."""
 
 
-def why_not_jsonb(value: object) -> str | None:
-    """Why PostgreSQL would refuse the value, in words that quote nothing of it; None when it would not."""
+def to_jsonb(value: object) -> str:
+    """The value as JSON text that PostgreSQL's jsonb takes. Raises `ValueError` saying why there is none, in words that
+    quote nothing of it.
+    """
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
     except UnicodeEncodeError:
-        return "it holds half a surrogate pair"
+        raise ValueError("it holds half a surrogate pair") from None
     except TypeError as error:
-        return str(error)
+        raise ValueError(str(error)) from None
     except (ValueError, RecursionError):
-        return "it holds NaN, an infinite number or too deep a nesting"
-    return "it holds a NUL character" if NUL.search(text) else None
+        raise ValueError("it holds NaN, an infinite number or too deep a nesting") from None
+    if NUL.search(text):
+        raise ValueError("it holds a NUL character")
+    return text
+
+
+def why_not_jsonb(value: object) -> str | None:
+    """Why PostgreSQL would refuse the value; None when it would not."""
+    try:
+        to_jsonb(value)
+    except ValueError as error:
+        return str(error)
+    return None

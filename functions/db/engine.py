@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from functions.db.settings import DatabaseSettings, load_settings
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
@@ -81,6 +81,14 @@ class StatementCount:
 
 
 statements = StatementCount()
+
+
+def pg_array(texts: Iterable[str]) -> str:
+    """Texts without quotes, commas or braces (ids) as PostgreSQL writes an array of them, to be cast to its type.
+
+    pg8000 looks at each element of a list for how to write it, 15 µs for an id.
+    """
+    return f"{{{','.join(texts)}}}"
 
 
 @contextmanager
@@ -145,6 +153,7 @@ def connect(settings: DatabaseSettings) -> Any:
     """
     import pg8000.dbapi
 
+    _remember_placeholders()
     transport: dict[str, Any] = {}
     try:
         transport = _transport(settings)
@@ -162,6 +171,26 @@ def connect(settings: DatabaseSettings) -> Any:
             f"PostgreSQL does not answer at {settings.host}, port {settings.port} ({error}): is it running and"
             " reachable?"
         ) from error
+
+
+@cache
+def _remember_placeholders() -> None:
+    """Have pg8000 convert a statement's %s to $1 once: it reads the text letter by letter at every execution, which
+    took 3 ms of the 15 that claiming and settling a hundred jobs took.
+    """
+    import pg8000.dbapi
+
+    convert = pg8000.dbapi.convert_paramstyle
+
+    @lru_cache(maxsize=512)
+    def converted(statement: str) -> str:
+        text: str = convert("format", statement, ())[0]
+        return text
+
+    def remembered(style: str, statement: str, values: Any) -> tuple[str, Any]:
+        return (converted(statement), values) if style == "format" else convert(style, statement, values)
+
+    pg8000.dbapi.convert_paramstyle = remembered
 
 
 def _transport(settings: DatabaseSettings) -> dict[str, Any]:

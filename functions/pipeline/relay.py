@@ -36,9 +36,10 @@ RESERVE_SECONDS = 8.0
 # at a time, or two of them could swap the messages of a group.
 DUE = text("""
     WITH lane AS MATERIALIZED (
-        SELECT name FROM queues WHERE fifo AND :queue IN ('', name) FOR UPDATE SKIP LOCKED
+        SELECT name FROM queues
+        WHERE fifo AND paused_at IS NULL AND :queue IN ('', name) FOR UPDATE SKIP LOCKED
     ), standard AS MATERIALIZED (
-        SELECT name FROM queues WHERE NOT fifo AND :queue IN ('', name)
+        SELECT name FROM queues WHERE NOT fifo AND paused_at IS NULL AND :queue IN ('', name)
     ), open AS MATERIALIZED (
         SELECT array_agg(name) AS names
         FROM (SELECT name FROM lane UNION ALL SELECT name FROM standard) AS both_kinds

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from aws_lambda_powertools.metrics import MetricUnit
 
+from functions.core.buckets import DURATION_BOUNDS, WAIT_BOUNDS, bucket
 from functions.core.job import ClaimedJob, State
 from functions.pipeline import observe
 from functions.pipeline.batch import Batch
 from functions.pipeline.decide import Decision
-from functions.pipeline.ledger import Judged, Verdict
+from functions.pipeline.ledger import Judged, RunTally, Settlement, Verdict
 
 
 def started(claimed: Sequence[ClaimedJob], batch: Batch) -> None:
@@ -60,6 +61,32 @@ def finished(claimed: Sequence[ClaimedJob], decisions: Mapping[UUID, Decision], 
             )
         else:
             observe.logger().info(f"job_{settlement.attempt}", reason=settlement.error, **keys)
+
+
+def tallies(claimed: Sequence[ClaimedJob], decisions: Mapping[UUID, Decision], seconds: float) -> list[RunTally]:
+    """The batch's runs for the ledger's histograms: a row per type, ending and bucket, not per job.
+
+    Each run counts with its share of `seconds`, as in the metrics.
+    """
+    share = seconds / len(claimed)
+    took = bucket(share, DURATION_BOUNDS)
+    ended = Counter((job.type, _outcome(decisions[job.id].settlement)) for job in claimed)
+    rows = [RunTally(name, outcome, "duration", took, n, n * share) for (name, outcome), n in ended.items()]
+    waits: dict[tuple[str, int], list[float]] = {}
+    for job in claimed:
+        waited = max(0.0, job.waited_seconds)
+        waits.setdefault((job.type, bucket(waited, WAIT_BOUNDS)), []).append(waited)
+    rows += [RunTally(name, "", "wait", place, len(all_), sum(all_)) for (name, place), all_ in waits.items()]
+    return rows
+
+
+def _outcome(settlement: Settlement) -> str:
+    if settlement.state is State.COMPLETED:
+        skipped = isinstance(settlement.result, Mapping) and "skipped" in settlement.result
+        return "skipped" if skipped else "completed"
+    if settlement.state is State.DEAD:
+        return "dead"
+    return settlement.attempt or str(settlement.state)
 
 
 def batch_done(queue: str, messages: int, *, handed_back: int, sql: int) -> None:

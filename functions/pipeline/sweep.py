@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import text
 
 from functions.aws import sqs
+from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError
 from functions.db.engine import transaction
@@ -35,6 +36,15 @@ FOLD = text("""
     ON CONFLICT (queue, type, state) DO UPDATE SET count = c.count + excluded.count
 """)
 
+FOLD_RUNS = text("""
+    WITH folded AS (DELETE FROM job_run_deltas RETURNING type, outcome, measure, bucket, runs, seconds)
+    INSERT INTO job_runs AS r (type, outcome, measure, bucket, runs, seconds)
+    SELECT type, outcome, measure, bucket, sum(runs), sum(seconds) FROM folded
+    GROUP BY type, outcome, measure, bucket ORDER BY type, outcome, measure, bucket
+    ON CONFLICT (type, outcome, measure, bucket) DO UPDATE SET
+        runs = r.runs + excluded.runs, seconds = r.seconds + excluded.seconds
+""")
+
 EXPIRE_KEYS = text("DELETE FROM job_keys WHERE expires_at <= now()")
 
 # Queues whose ledger holds jobs that were sent and not yet finished; dead ones are SQS's to move.
@@ -54,7 +64,7 @@ MARK_IDLE = text("""
 # Sends silent jobs again under a new delivery number. A run whose lease ran out meanwhile is recorded as lost.
 RESEND = text("""
     WITH silent AS MATERIALIZED (
-        SELECT id, state, runs, started_at FROM jobs
+        SELECT id, type, state, runs, started_at, lease_until FROM jobs
         WHERE closed_at IS NULL AND queue = :queue AND sent_at IS NOT NULL
           AND state IN ('waiting', 'retrying', 'active') AND (state <> 'active' OR lease_until < now())
           AND run_at <= now()
@@ -66,6 +76,10 @@ RESEND = text("""
         SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out and the message is gone', started_at
         FROM silent WHERE state = 'active'
         ON CONFLICT DO NOTHING
+    ), counted AS (
+        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
+        SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
+        FROM silent WHERE state = 'active' GROUP BY type
     )
     UPDATE jobs AS j SET
         state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
@@ -134,9 +148,9 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
 
 
 def fold() -> int:
-    """Fold the count deltas into the totals. Returns how many totals changed."""
+    """Fold the deltas of jobs by state, and of runs by outcome, into the totals. Returns how many totals changed."""
     with transaction() as tx:
-        return tx.execute(FOLD).rowcount
+        return tx.execute(FOLD).rowcount + tx.execute(FOLD_RUNS).rowcount
 
 
 def keep_partitions_ahead() -> int:
@@ -169,6 +183,7 @@ def resend_silent(catalog: Catalog) -> int:
                 limits = {
                     "near_expiry": MESSAGE_RETENTION - RESEND_BEFORE_EXPIRY,
                     "first": timedelta(seconds=FIRST_RESEND_SECONDS),
+                    "longest": len(DURATION_BOUNDS),
                 }
                 rows = tx.execute(RESEND, {"queue": queue, "empty_twice": empty_twice, **limits}).all()
                 resent += len(rows)

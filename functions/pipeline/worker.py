@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -49,7 +50,22 @@ from functions.pipeline.settings import settings
 LEASE_MARGIN_SECONDS = 5.0
 """A lease outlives the invocation by this, so that a worker still committing is never taken for dead."""
 NEWER_ENVELOPE_SECONDS = 300
+QUEUE_PAUSED_SECONDS = 60
+"""Disabling the event source mapping takes about as long; until then its messages come back."""
 OUTAGE_FIRST_SECONDS, OUTAGE_LONGEST_SECONDS = 15, 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Jobs claimed under one token, and the messages that brought them."""
+
+    claimed: Sequence[ClaimedJob]
+    token: UUID
+    message_ids: dict[UUID, str]
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
 
 
 def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
@@ -125,18 +141,19 @@ def _round(references: Sequence[Reference], batch: Batch) -> list[tuple[Referenc
     by_id = {reference.id: reference for reference in references}
     lease_seconds = batch.remaining_seconds() + LEASE_MARGIN_SECONDS
     with transaction() as tx:
-        claimed = claim(tx, references, token=token, lease_seconds=lease_seconds, alone=len(references) == 1)
+        alone = len(references) == 1
+        claimed = claim(tx, references, queue=batch.queue, token=token, lease_seconds=lease_seconds, alone=alone)
         taken = {job.id for job in claimed}
         left = [reference for reference in references if reference.id not in taken]
-        judged = triage(tx, left) if left else []
+        judged = triage(tx, left, queue=batch.queue) if left else []
     report.judged(judged, batch)
     for verdict in judged:
         _answer(by_id[verdict.id], verdict, batch)
     if claimed:
         report.started(claimed, batch)
-        message_ids = {job.id: by_id[job.id].message_id for job in claimed}
-        for job_id, decision in _work(claimed, token, message_ids, batch).items():
-            batch.reply.set(message_ids[job_id], decision.message)
+        run = _Run(claimed, token, {job.id: by_id[job.id].message_id for job in claimed})
+        for job_id, decision in _work(run, batch).items():
+            batch.reply.set(run.message_ids[job_id], decision.message)
     return [(by_id[verdict.id], verdict) for verdict in judged]
 
 
@@ -148,30 +165,28 @@ def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
             batch.reply.set(reference.message_id, HandBack(0))
         case Verdict.BUSY | Verdict.EARLY:
             batch.reply.set(reference.message_id, HandBack(int(judged.wait_seconds) + 1))
+        case Verdict.QUEUE_PAUSED:
+            # Not sent again under a new number, or a FIFO group would lose its order.
+            batch.reply.set(reference.message_id, HandBack(QUEUE_PAUSED_SECONDS))
         case Verdict.REVIVED | Verdict.LOST | Verdict.SUSPECT:
             pass  # claimed in a later round
 
 
-def _work(
-    claimed: Sequence[ClaimedJob], token: UUID, message_ids: dict[UUID, str], batch: Batch
-) -> dict[UUID, Decision]:
+def _work(run: _Run, batch: Batch) -> dict[UUID, Decision]:
     """Perform and settle claimed jobs. A lease lost by one undoes the whole commit; the others are handed back."""
-    started = time.monotonic()
     try:
-        decisions = _perform_and_settle(claimed, token, message_ids, batch)
+        decisions = _perform_and_settle(run, batch)
     except LeaseLost as error:
         observe.logger().warning("lease_lost", error=str(error))
-        decisions = {job.id: release(job, str(error)) for job in claimed}
+        decisions = {job.id: release(job, str(error)) for job in run.claimed}
         with transaction() as tx:
-            settle(tx, [item.settlement for item in decisions.values()], token=token, message_ids=message_ids)
-    report.finished(claimed, decisions, time.monotonic() - started, batch)
+            _settle(run, decisions, tx)
+    report.finished(run.claimed, decisions, run.seconds(), batch)
     return decisions
 
 
-def _perform_and_settle(
-    claimed: Sequence[ClaimedJob], token: UUID, message_ids: dict[UUID, str], batch: Batch
-) -> dict[UUID, Decision]:
-    jobs, endings = parse(claimed, batch.catalog)
+def _perform_and_settle(run: _Run, batch: Batch) -> dict[UUID, Decision]:
+    jobs, endings = parse(run.claimed, batch.catalog)
     by_type: dict[str, list[Any]] = {}
     for job in jobs:
         by_type.setdefault(job.type, []).append(job)
@@ -183,12 +198,17 @@ def _perform_and_settle(
         for name, receipts in sent.items():
             endings.update(record_outside(batch.catalog.job_type(name), receipts, tx))
         _perform_inside(by_type, endings, tx, batch)
-        decisions = {job.id: _decision(job, endings.get(job.id), batch) for job in claimed}
+        decisions = {job.id: _decision(job, endings.get(job.id), batch) for job in run.claimed}
         _order_followers(endings, tx, batch)
-        ours = settle(tx, [item.settlement for item in decisions.values()], token=token, message_ids=message_ids)
-        if lost := decisions.keys() - ours:
-            raise LeaseLost(f"{len(lost)} of {len(claimed)} jobs are no longer held by this run: nothing was committed")
+        if lost := len(run.claimed) - _settle(run, decisions, tx):
+            raise LeaseLost(f"{lost} of {len(run.claimed)} jobs are no longer held by this run: nothing was committed")
     return decisions
+
+
+def _settle(run: _Run, decisions: dict[UUID, Decision], tx: Connection) -> int:
+    settlements = [decision.settlement for decision in decisions.values()]
+    tallies = report.tallies(run.claimed, decisions, run.seconds())
+    return settle(tx, settlements, token=run.token, message_ids=run.message_ids, tallies=tallies)
 
 
 def _perform_inside(by_type: dict[str, list[Any]], endings: dict[UUID, Ending], tx: Connection, batch: Batch) -> None:

@@ -130,7 +130,9 @@ def test_a_look_up_by_ids_reads_only_the_months_of_these_ids(database: Engine) -
 def test_claim_and_settle_touch_only_the_months_of_the_batch(database: Engine, statement: Any) -> None:
     values = {
         "ids": [],
-        "deliveries": [1],
+        "references": [],
+        "queue": "upkeep",
+        "tallies": "[]",
         "token": uuid4(),
         "alone": True,
         "lease_seconds": 60,
@@ -139,6 +141,7 @@ def test_claim_and_settle_touch_only_the_months_of_the_batch(database: Engine, s
     }
     with database.begin() as tx:
         values["ids"] = [add(tx, start(0) + timedelta(hours=1))]
+        values["references"] = [f"{values['ids'][0]}.1"]
         used = {key: value for key, value in values.items() if f":{key}" in statement.text}
         _assert_only(_plan(tx, statement.text, used), name(0))
 

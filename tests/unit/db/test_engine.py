@@ -188,3 +188,15 @@ def _self_signed(folder: Path) -> Path:
     path = folder / "server.pem"
     path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+def test_placeholders_are_converted_as_pg8000_does_and_once() -> None:
+    engine._remember_placeholders()
+    statement = "SELECT %s, 'a%%b', '%s in a text', $$%s$$ -- %s\n, %s"
+    first = pg8000.dbapi.convert_paramstyle("format", statement, (1, 2))
+    again = pg8000.dbapi.convert_paramstyle("format", statement, (3, 4))
+    assert first[0] == "SELECT $1, 'a%%b', '%s in a text', $$%s$$ -- %s\n, $2"
+    assert first[0] is again[0]
+    assert (first[1], again[1]) == ((1, 2), (3, 4))
+    named = pg8000.dbapi.convert_paramstyle("named", "SELECT :a, :b, :a", {"a": 1, "b": 2})
+    assert named == ("SELECT $1, $2, $1", (1, 2))
