@@ -97,7 +97,8 @@ MONTHS_TO_RETIRE = text("""
     WHERE relid::text ~ '^jobs_\\d{4}_\\d{2}$' AND to_date(substr(relid::text, 6), 'YYYY_MM') < :before
     ORDER BY month
 """)
-RETIRE = text("SELECT retire_job_partition(:month)")
+TALLY = text("SELECT tally_job_partition(:month)::text")
+RETIRE = text("SELECT retire_job_partition(:month, CAST(:tally AS jsonb))")
 
 # Jobs that outlived their month, in the default partition, and have finished since.
 PRUNE_DEFAULT = text("""
@@ -201,7 +202,14 @@ def retire_old_months(today: date) -> int:
     before = date(months // 12, months % 12 + 1, 1)
     with transaction() as tx:
         old = [row.month for row in tx.execute(MONTHS_TO_RETIRE, {"before": before})]
-        retired = sum(int(tx.execute(RETIRE, {"month": month}).scalar_one()) for month in old)
+    retired = 0
+    for month in old:
+        # Reading a month through takes seconds and no lock that matters; retiring it then locks the ledger shortly.
+        with transaction() as tx:
+            tally = tx.execute(TALLY, {"month": month}).scalar_one()
+        with transaction() as tx:
+            retired += int(tx.execute(RETIRE, {"month": month, "tally": tally}).scalar_one())
+    with transaction() as tx:
         return retired + int(tx.execute(PRUNE_DEFAULT, {"before": before}).scalar_one())
 
 

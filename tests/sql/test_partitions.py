@@ -140,8 +140,8 @@ def test_claim_and_settle_touch_only_the_months_of_the_batch(database: Engine, s
         "settlements": "[]",
     }
     with database.begin() as tx:
-        values["ids"] = [add(tx, start(0) + timedelta(hours=1))]
-        values["references"] = [f"{values['ids'][0]}.1"]
+        job_id = add(tx, start(0) + timedelta(hours=1))
+        values |= {"ids": [job_id], "references": [f"{job_id}.1"]}
         used = {key: value for key, value in values.items() if f":{key}" in statement.text}
         _assert_only(_plan(tx, statement.text, used), name(0))
 
@@ -173,6 +173,23 @@ def test_a_retired_month_leaves_what_is_open_or_dead_and_counts_the_rest_as_prun
         everyone = [*old.values(), *young.values()]
         assert {row.id for row in tx.execute(text("SELECT id FROM jobs"))} == set(everyone) - closed
         assert _attempts(tx, everyone) == set(everyone) - closed
+
+
+def test_what_was_finished_between_tally_and_retirement_is_counted_too(database: Engine) -> None:
+    with database.begin() as tx:
+        old = _populate(tx, start(0))
+        tally = tx.execute(text("SELECT tally_job_partition(:month)::text"), {"month": month(0)}).scalar_one()
+    with database.begin() as tx:
+        tx.execute(
+            text("UPDATE jobs SET state = 'cancelled', closed_at = now() WHERE id = ANY(:ids)"),
+            {"ids": [old[State.WAITING], old[State.PAUSED]]},
+        )
+        retire = text("SELECT retire_job_partition(:month, CAST(:tally AS jsonb))")
+        assert tx.execute(retire, {"month": month(0), "tally": tally}).scalar_one() == 4
+        assert conservation(tx).holds
+        assert _attempts(tx, list(old.values())) == set(old.values()) - {
+            old[state] for state in (State.COMPLETED, State.CANCELLED, State.WAITING, State.PAUSED)
+        }
 
 
 def test_a_job_that_outlived_its_month_goes_on_and_is_counted_on(database: Engine) -> None:
