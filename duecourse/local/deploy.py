@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from duecourse.local import aws, package
 from duecourse.local.errors import DeployFailed, LocalError
@@ -18,6 +19,8 @@ from functions.db.settings import DatabaseSettings
 STACK_NAME = "duecourse-local"
 BUCKET = f"{STACK_NAME}-artifacts"
 MAIL_DOMAIN = "duecourse.example"
+UNSUBSCRIBE = "UnsubscribeUrl"
+"""Parameter and output; the links of mails lead there. Only the emulator knows it, once it has made the function."""
 DEPLOY_TIMEOUT_SECONDS = 120
 POLL_SECONDS = 0.05
 USABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
@@ -48,7 +51,8 @@ def deploy(endpoint: str, database: DatabaseSettings, *, repository: Path, migra
     stack = _settled(cloudformation)
     if stack and stack["StackStatus"] in USABLE:
         current = parameter(stack, "Release")
-        if migrated and current.startswith(release) and stack["StackStatus"] != "UPDATE_ROLLBACK_COMPLETE":
+        whole = stack["StackStatus"] != "UPDATE_ROLLBACK_COMPLETE" and not _reachable(endpoint, _link(stack))
+        if migrated and current.startswith(release) and whole:
             return Deployment(current, changed=False, outputs=outputs(stack))
         if current.startswith(release):  # same code, new database: another release label runs the migration
             release = f"{release}-{int(time.time())}"
@@ -56,16 +60,10 @@ def deploy(endpoint: str, database: DatabaseSettings, *, repository: Path, migra
         cloudformation.delete_stack(StackName=STACK_NAME)
         stack = _settled(cloudformation)
     _upload(endpoint, built)
-    request = _request(endpoint, built, secret, release)
-    try:
-        cloudformation.update_stack(**request) if stack else cloudformation.create_stack(
-            OnFailure="DO_NOTHING", **request
-        )
-    except cloudformation.exceptions.ClientError as error:
-        raise DeployFailed(f"CloudFormation refused template.yaml: {error.response['Error']['Message']}") from None
-    stack = _settled(cloudformation)
-    if stack is None or stack["StackStatus"] not in USABLE - {"UPDATE_ROLLBACK_COMPLETE"}:
-        raise DeployFailed(_failure(cloudformation, stack))
+    request = _request(endpoint, built, secret, release, parameter(stack, UNSUBSCRIBE) if stack else "")
+    stack = _apply(cloudformation, request, new=not stack)
+    if url := _reachable(endpoint, _link(stack)):
+        stack = _apply(cloudformation, _request(endpoint, built, secret, release, url), new=False)
     return Deployment(release, changed=True, outputs=outputs(stack))
 
 
@@ -110,13 +108,14 @@ def _upload(endpoint: str, built: package.Package) -> None:
         list(pool.map(lambda item: s3.put_object(Bucket=BUCKET, Key=item[0], Body=item[1]), built.files.items()))
 
 
-def _request(endpoint: str, built: package.Package, secret: str, release: str) -> dict[str, Any]:
+def _request(endpoint: str, built: package.Package, secret: str, release: str, unsubscribe_url: str) -> dict[str, Any]:
     values = {
         "Environment": "dev",
         "DatabaseSecretArn": secret,
         "Release": release,
         "MailSender": f"no-reply@{MAIL_DOMAIN}",
         "MailDomain": MAIL_DOMAIN,
+        UNSUBSCRIBE: unsubscribe_url,
         "Tracing": "PassThrough",  # there is no X-Ray daemon here
     }
     return {
@@ -127,6 +126,32 @@ def _request(endpoint: str, built: package.Package, secret: str, release: str) -
             {"ParameterKey": key, "ParameterValue": value} for key, value in values.items() if key in built.parameters
         ],
     }
+
+
+def _apply(cloudformation: Any, request: dict[str, Any], *, new: bool) -> dict[str, Any]:
+    """Create or update the stack. Raises `DeployFailed`."""
+    try:
+        cloudformation.create_stack(OnFailure="DO_NOTHING", **request) if new else cloudformation.update_stack(
+            **request
+        )
+    except cloudformation.exceptions.ClientError as error:
+        raise DeployFailed(f"CloudFormation refused template.yaml: {error.response['Error']['Message']}") from None
+    stack = _settled(cloudformation)
+    if stack is None or stack["StackStatus"] not in USABLE - {"UPDATE_ROLLBACK_COMPLETE"}:
+        raise DeployFailed(_failure(cloudformation, stack))
+    return stack
+
+
+def _link(stack: dict[str, Any]) -> str:
+    return outputs(stack).get(UNSUBSCRIBE, "")
+
+
+def _reachable(endpoint: str, url: str) -> str | None:
+    """Where the emulator answers for a function's URL on AWS, which leads nowhere from here; None for any other URL."""
+    host = urlsplit(url).hostname or ""
+    if not host.endswith(".on.aws"):
+        return None
+    return f"{endpoint.rstrip('/')}/_aws/lambda-url/{host.split('.')[0]}/"
 
 
 def _describe(cloudformation: Any, name: str = STACK_NAME) -> dict[str, Any] | None:

@@ -53,6 +53,9 @@ class JobType:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     set_based: bool = False
     outside_effect: bool = False
+    forgets: tuple[str, ...] = ()
+    """Fields of its payload that nobody is to read once it is done: links that let their holder in, addresses. They are
+    gone when the job is completed; a dead one keeps them, or it could not be redriven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def _planner(name: str, queue: str, module: str) -> JobType:
     )
 
 
-def _mail(name: str, queue: str, contract: str) -> JobType:
+def _mail(name: str, queue: str, contract: str, *, forgets: tuple[str, ...] = ()) -> JobType:
     """A mail of one type; they differ in their payload and their lane."""
     return JobType(
         name,
@@ -114,6 +117,7 @@ def _mail(name: str, queue: str, contract: str) -> JobType:
         payload=f"functions.email.payloads:{contract}",
         perform="functions.email.send:MAILER",
         outside_effect=True,
+        forgets=forgets,
     )
 
 
@@ -156,12 +160,12 @@ CATALOG = Catalog(
         _planner("email.digests", "scheduled-email", "digests"),
         _planner("notifications.expiry_check", "notifications", "expiry_check"),
         _planner("notifications.filing_check", "filing-reminders", "filing_check"),
-        _mail("email.welcome", "email", "Welcome"),
+        _mail("email.welcome", "email", "Welcome", forgets=("url",)),
         _mail("email.task_assignment", "email", "TaskAssignment"),
         _mail("email.service_request_update", "email", "ServiceRequestUpdate"),
         _mail("email.invoice", "email", "Invoice"),
         _mail("email.custom", "email", "Custom"),
-        _mail("email.password_reset", "email-critical", "PasswordReset"),
+        _mail("email.password_reset", "email-critical", "PasswordReset", forgets=("url",)),
         _mail("email.document_expiry_warning", "email-bulk", "DocumentExpiryWarning"),
         _mail("email.filing_reminder", "email-bulk", "FilingReminder"),
         _mail("email.digest", "email-bulk", "Digest"),
@@ -172,6 +176,7 @@ CATALOG = Catalog(
             perform="functions.email.events:perform",
             retry=SET_RETRY,
             set_based=True,
+            forgets=("mail", "bounce", "complaint", "delivery", "deliveryDelay"),
         ),
     ),
     schedules=(

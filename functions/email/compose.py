@@ -13,6 +13,7 @@ from functions.core.outcome import GiveUp, Outcome, Skipped
 from functions.email import contents
 from functions.email.kinds import Kind
 from functions.email.queries import Letter, subjects
+from functions.email.settings import settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -75,6 +76,7 @@ def _listings(
 
 def _items(notices: Sequence[Notice]) -> contents.Items:
     return contents.Items(
+        url=settings().app_url,
         items=tuple(
             contents.Item(
                 category=notice.category,
@@ -84,7 +86,7 @@ def _items(notices: Sequence[Notice]) -> contents.Items:
                 days_left=notice.days_left,
             )
             for notice in notices
-        )
+        ),
     )
 
 

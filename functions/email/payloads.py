@@ -10,7 +10,7 @@ from datetime import date
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, field_validator, model_validator
 
 from functions.email.fields import Contract, FileName, Line, Text, Url
 
@@ -25,6 +25,13 @@ class Recipient(Contract):
 
     recipient_kind: Literal["user", "client"]
     recipient_id: UUID
+
+    @field_validator("recipient_id", mode="before")
+    @classmethod
+    def _only_one(cls, value: object) -> object:
+        if isinstance(value, list | tuple | set):
+            raise ValueError("a mail goes to one recipient: order a job for each")
+        return value
 
 
 class Link(Contract):

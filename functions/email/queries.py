@@ -22,6 +22,7 @@ LOAD = text("""
     )
     SELECT w.job_id, w.tenant_id, w.kind, w.recipient_id,
         t.name AS tenant_name, t.color, t.logo_url, t.mail_paused_reason, t.mail_per_day, t.time_zone AS tenant_zone,
+        t.locale AS tenant_locale,
         u.id IS NOT NULL OR c.id IS NOT NULL AS known,
         coalesce(u.email, c.email) AS address, coalesce(u.name, c.name) AS name,
         coalesce(u.locale, c.locale, t.locale) AS locale,
@@ -82,6 +83,7 @@ class Letter:
     mail_paused_reason: str | None
     mail_per_day: int
     tenant_zone: str
+    tenant_locale: str
     known: bool
     """The recipient is one of the tenant's."""
     address: str | None

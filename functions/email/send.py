@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from functions.aws import ses
 from functions.core.job import Job
-from functions.core.outcome import Done, GiveUp, Outcome, Retry, Skipped, Snooze
+from functions.core.outcome import GiveUp, Outcome, Snooze
 from functions.email import queries
 from functions.email.attach import attached
 from functions.email.compose import compose
-from functions.email.eligibility import DOUBT, DOUBT_STEP, RECIPIENT_PER_DAY, next_local_day, verdict
+from functions.email.eligibility import DOUBT, RECIPIENT_PER_DAY, next_local_day, verdict
 from functions.email.kinds import KINDS, Kind
 from functions.email.limits import Limits
-from functions.email.queries import Letter, Result
+from functions.email.queries import Letter
+from functions.email.receipts import Intent, SlotMissed, Unsettled, count_in_doubt, end_notices, meaning, with_row
 from functions.email.reserve import Denied, Granted, Place, Wish, grant, limits_are_fresh, write_limits
 from functions.email.settings import settings, unsubscribe_key
 from functions.email.tokens import Subscription, make_token
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from sqlalchemy import Connection
 
-    from functions.email.payloads import Attachment
     from functions.email.render import Look, Rendered
 
 LATE_SECONDS = 0.5
@@ -42,31 +40,6 @@ LATE_WITH_FILES_SECONDS = 10.0
 SANDBOX = Limits(1, 200)
 """What a new account may send; taken where the provider does not say.
 https://docs.aws.amazon.com/ses/latest/dg/request-production-access.html"""
-
-
-class SlotMissed(Exception):
-    """The worker was held up past the mail's slot; nothing was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A mail on its way: committed, not yet sent."""
-
-    job_id: UUID
-    tenant_id: UUID
-    critical: bool
-    start: float
-    """When its slot is, on this process's monotonic clock."""
-    mail: ses.Mail
-    attachments: Sequence[Attachment]
-
-
-@dataclass(frozen=True, slots=True)
-class Unsettled:
-    """No mail: an earlier run's intent ends with this outcome, and its row must say so in the same commit."""
-
-    job_id: UUID
-    outcome: GiveUp | Skipped
 
 
 class Mailer:
@@ -84,8 +57,8 @@ class Mailer:
         rendered = _render(models, letters, kind, answers)
         if rendered:
             answers |= _reserve(tx, jobs, letters, rendered, kind)
-        _end_notices(tx, kind, {job.id: answers[job.id] for job in jobs})
-        return [_with_row(letters[job.id], answers[job.id]) for job in jobs]
+        end_notices(tx, kind, {job.id: answers[job.id] for job in jobs})
+        return [with_row(letters[job.id], answers[job.id]) for job in jobs]
 
     def send(self, intent: Intent | Unsettled) -> str | None:
         """Send at the slot's time. Returns the provider's id; raises `MailError` or `SlotMissed`."""
@@ -103,13 +76,14 @@ class Mailer:
         now = queries.database_now(tx)
         results, outcomes = [], []
         for intent, receipt in sent:
-            result, outcome = _meaning(intent, receipt, now)
+            result, outcome = meaning(intent, receipt, now)
             outcomes.append(outcome)
             if result is not None:
                 results.append(result)
         if results:
             queries.record(tx, results)
-        _end_notices(tx, None, {intent.job_id: outcome for (intent, _), outcome in zip(sent, outcomes, strict=True)})
+        count_in_doubt(outcomes)
+        end_notices(tx, None, {intent.job_id: outcome for (intent, _), outcome in zip(sent, outcomes, strict=True)})
         return outcomes
 
 
@@ -128,9 +102,8 @@ def _render(
             answers[job_id] = model
             continue
         letter = letters[job_id]
-        unsubscribe_url = None if kind.critical else _unsubscribe_url(letter, kind)
         try:
-            rendered[job_id] = render(kind.mail_type, model, _look(letter, unsubscribe_url))
+            rendered[job_id] = render(kind.mail_type, model, _look(letter, _unsubscribe_url(letter, kind)))
         except Exception as error:  # noqa: BLE001 - one mail that cannot be written must not hold up its neighbours
             answers[job_id] = GiveUp(f"the mail cannot be written: {type(error).__name__}: {error}")
     return rendered
@@ -145,12 +118,16 @@ def _look(letter: Letter, unsubscribe_url: str | None) -> Look:
         logo_url=letter.logo_url,
         locale=letter.locale,
         time_zone=letter.time_zone,
+        tenant_locale=letter.tenant_locale,
         recipient_name=letter.name,
         unsubscribe_url=unsubscribe_url,
     )
 
 
-def _unsubscribe_url(letter: Letter, kind: Kind) -> str:
+def _unsubscribe_url(letter: Letter, kind: Kind) -> str | None:
+    """Where the link of a mail leads; a critical one has none."""
+    if kind.critical:
+        return None
     assert letter.tenant_id is not None  # noqa: S101 - verdict() ended the others
     where = settings()
     subscription = Subscription(letter.tenant_id, letter.kind, letter.recipient_id, kind.categories)
@@ -224,11 +201,8 @@ def _intent(job: Job[Any], letter: Letter, rendered: Rendered, granted: Granted,
     assert letter.address is not None  # noqa: S101
     where = settings()
     headers = {}
-    if not kind.critical:
-        headers = {
-            "List-Unsubscribe": f"<{_unsubscribe_url(letter, kind)}>",
-            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
-        }
+    if (url := _unsubscribe_url(letter, kind)) is not None:
+        headers = {"List-Unsubscribe": f"<{url}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
     mail = ses.Mail(
         sender=where.sender,
         to=letter.address,
@@ -240,54 +214,3 @@ def _intent(job: Job[Any], letter: Letter, rendered: Rendered, granted: Granted,
         tags={"job": str(job.id), "tenant": str(letter.tenant_id)},
     )
     return Intent(job.id, letter.tenant_id, kind.critical, granted.start, mail, getattr(job.payload, "attachments", ()))
-
-
-def _with_row(letter: Letter, answer: Any) -> Any:
-    return (
-        Unsettled(letter.job_id, answer)
-        if letter.state == "intended" and isinstance(answer, GiveUp | Skipped)
-        else answer
-    )
-
-
-def _meaning(  # noqa: PLR0911 - one return for each kind of receipt
-    intent: Intent | Unsettled, receipt: Any, now: datetime
-) -> tuple[Result | None, Outcome]:
-    """What a receipt means for the row and for the job. What was surely not sent is no intent any more."""
-    job_id = intent.job_id
-    if isinstance(intent, Unsettled):
-        return Result(job_id, "in_doubt", error=intent.outcome.reason), intent.outcome
-    match receipt:
-        case str():
-            return Result(job_id, "sent", provider_id=receipt), Done({"message": "sent", "provider_id": receipt})
-        case SlotMissed():
-            return Result(job_id, "failed", error=str(receipt)), Snooze(now, str(receipt))
-        case ses.NotNow():
-            later = now + timedelta(seconds=receipt.seconds)
-            return Result(job_id, "failed", error=str(receipt)), Snooze(later, str(receipt))
-        case ses.Refused():
-            return Result(job_id, "failed", error=str(receipt)), GiveUp(str(receipt))
-        case ses.InDoubt() if intent.critical:
-            return None, Retry(str(receipt))
-        case ses.InDoubt():
-            return None, Snooze(now + DOUBT_STEP, f"in doubt: {receipt}")
-        case _:
-            return Result(job_id, "failed", error=str(receipt)[:500]), Retry(str(receipt))
-
-
-def _end_notices(tx: Connection, kind: Kind | None, outcomes: Mapping[UUID, Any]) -> None:
-    """Notices end as their mail did; those of a mail that comes again go on waiting for it."""
-    if kind is not None and kind.lists is None:
-        return
-    from functions.notifications.queries import Ending, mark
-
-    endings: dict[UUID, Ending] = {}
-    for job_id, outcome in outcomes.items():
-        if isinstance(outcome, Done):
-            endings[job_id] = Ending("sent")
-        elif isinstance(outcome, Skipped):
-            endings[job_id] = Ending("suppressed", outcome.reason)
-        elif isinstance(outcome, GiveUp):
-            endings[job_id] = Ending("failed", outcome.reason)
-    if endings:
-        mark(tx, endings)

@@ -23,6 +23,8 @@ class MailSettings:
     """Without one SES reports nothing back."""
     attachment_bucket: str | None
     """The one bucket that attachments may come from."""
+    app_url: str | None
+    """Where readers see all that a mail lists; without it lists have no button."""
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> MailSettings:
@@ -33,6 +35,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> MailSettings:
         unsubscribe_secret_arn=unsubscribe_secret(environ),
         configuration_set=environ.get("MAIL_CONFIGURATION_SET") or None,
         attachment_bucket=environ.get("ATTACHMENT_BUCKET") or None,
+        app_url=environ.get("APP_URL") or None,
     )
 
 

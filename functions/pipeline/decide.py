@@ -57,9 +57,11 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
         return _dead(job, "gave_up", _Failure("GiveUp", outcome.reason))
     match outcome:
         case Done(result=result):
-            settlement = Settlement(job.id, State.COMPLETED, result=result)
+            settlement = Settlement(job.id, State.COMPLETED, result=result, forget=job_type.forgets or None)
         case Skipped(reason=reason):
-            settlement = Settlement(job.id, State.COMPLETED, result={"skipped": _clean(reason)})
+            settlement = Settlement(
+                job.id, State.COMPLETED, result={"skipped": _clean(reason)}, forget=job_type.forgets or None
+            )
         case Continue(checkpoint=checkpoint, progress=progress):
             settlement = Settlement(
                 job.id, State.WAITING, "continued", resend=True, checkpoint=checkpoint, progress=progress

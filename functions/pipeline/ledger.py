@@ -128,7 +128,7 @@ SETTLE = text("""
         FROM jsonb_to_recordset(CAST(:settlements AS jsonb)) AS o(
             id uuid, state text, counted boolean, resend boolean, delay_seconds float8, until timestamptz,
             attempt text, error_class text, error text, traceback text, result jsonb, checkpoint jsonb, progress real,
-            message_id text)
+            message_id text, forget text[])
     ), settled AS (
         UPDATE jobs AS j SET
             state = o.state,
@@ -141,6 +141,7 @@ SETTLE = text("""
             outbox_at = CASE WHEN o.resend THEN coalesce(o.due_at, clock_timestamp()) END,
             sent_at = CASE WHEN o.resend THEN NULL ELSE j.sent_at END,
             result = o.result,
+            payload = CASE WHEN o.forget IS NULL THEN j.payload ELSE j.payload - o.forget END,
             checkpoint = coalesce(o.checkpoint, j.checkpoint),
             progress = coalesce(o.progress, j.progress),
             error_class = o.error_class,
@@ -238,6 +239,8 @@ class Settlement:
     result: Any = None
     checkpoint: Any = None
     progress: float | None = None
+    forget: Sequence[str] | None = None
+    """Fields of the payload that end with the job."""
 
 
 FIELDS = tuple(field.name for field in fields(Settlement) if field.name != "id")

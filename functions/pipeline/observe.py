@@ -122,10 +122,12 @@ def summary(error: BaseException) -> str:
 class Tally:
     """Counts and samples of one invocation, flushed as EMF lines: a blob per set of dimensions.
 
-    Counts are summed; samples (durations, waits) are kept one by one, for percentiles.
+    Counts are summed; samples (durations, waits) are kept one by one, for percentiles. Powertools adds the function's
+    name as dimension `service`, unless not `by_service`: for what several functions count and one alarm stands on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_service: bool = True) -> None:
+        self._by_service = by_service
         self._metrics: dict[tuple[tuple[str, str], ...], dict[tuple[str, MetricUnit], list[float]]] = {}
 
     def add(self, name: str, value: float, unit: MetricUnit = MetricUnit.Count, **dimensions: str) -> None:
@@ -142,6 +144,8 @@ class Tally:
             longest = max(len(values) for values in metrics.values())
             for start in range(0, longest, VALUES_PER_BLOB):
                 blob = EphemeralMetrics(namespace=NAMESPACE)
+                if not self._by_service:
+                    blob.service = ""
                 for key, value in dimensions:
                     blob.add_dimension(key, value)
                 for (name, unit), values in metrics.items():

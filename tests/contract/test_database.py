@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from tests.contract.templates import NESTED, Template, nested
+from duecourse.lint_template import REPOSITORY
+from tests.contract.templates import NESTED, PSEUDO, Template, nested
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
+ENDPOINTS = {"sesv2": "email"}
+"""A service's name in an endpoint, where boto3 has another."""
 
 
-def database(environment: str = "prod") -> Template:
-    return nested(NESTED["Database"], Prefix="firm", Environment=environment)
+def database(environment: str = "prod", **given: str) -> Template:
+    return nested(NESTED["Database"], Prefix="firm", Environment=environment, **given)
+
+
+def endpoints(**given: str) -> dict[str, dict[str, Any]]:
+    """The VPC's endpoints by service."""
+    found = database(**given).resources("AWS::EC2::VPCEndpoint").values()
+    return {properties["ServiceName"].rsplit(".", 1)[1]: properties for properties in found}
 
 
 def only(kind: str, environment: str = "prod") -> dict[str, Any]:
@@ -56,6 +66,29 @@ def test_nothing_is_reachable_from_outside() -> None:
             assert "CidrIp" not in rule
 
 
-def test_functions_reach_the_services_they_call_without_the_internet() -> None:
-    endpoints = database().resources("AWS::EC2::VPCEndpoint").values()
-    assert {found["ServiceName"].rsplit(".", 1)[1] for found in endpoints} == {"sqs", "secretsmanager", "s3"}
+def test_functions_reach_every_service_they_call_without_the_internet() -> None:
+    """Logs and traces need none: they leave by Lambda itself."""
+    sources = "".join(path.read_text() for path in (REPOSITORY / "functions").rglob("*.py"))
+    called = {ENDPOINTS.get(name, name) for name in re.findall(r"\bclient\(\"(\w+)\"", sources)}
+    assert set(endpoints()) == called >= {"sqs", "secretsmanager", "s3", "email"}
+
+
+@pytest.mark.parametrize(
+    ("zones", "subnets"), [("both", ["SubnetA", "SubnetB"]), ("first", ["SubnetA"]), ("second", ["SubnetB"])]
+)
+def test_ses_is_reached_from_the_zones_that_have_it(zones: str, subnets: list[str]) -> None:
+    assert endpoints(MailZones=zones)["email"]["SubnetIds"] == subnets
+    assert "email" not in endpoints(MailZones="none")
+
+
+def test_endpoints_take_the_functions_alone_and_carry_nothing_to_another_account() -> None:
+    found = endpoints()
+    gateway = found.pop("s3")
+    assert all(each["SecurityGroupIds"] == ["EndpointSecurityGroup.GroupId"] for each in found.values())
+    for service in ("sqs", "secretsmanager"):
+        [statement] = found[service]["PolicyDocument"]["Statement"]
+        own = {"aws:PrincipalAccount": PSEUDO["AWS::AccountId"], "aws:ResourceAccount": PSEUDO["AWS::AccountId"]}
+        assert statement["Condition"] == {"StringEquals": own}
+    [read, write] = gateway["PolicyDocument"]["Statement"]
+    assert (read["Action"], write["Action"]) == ("s3:GetObject", "s3:PutObject")
+    assert write["Resource"].startswith("arn:aws:s3:::cloudformation-")

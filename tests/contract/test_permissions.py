@@ -74,7 +74,7 @@ def test_who_sends_mail_may_send_as_its_sender_and_sign_its_links(suffix: str) -
         return
     assert set(extra) - {"SendMail", "ReadTheSendingLimits"} == {"ReadTheUnsubscribeKey"}
     assert extra["ReadTheUnsubscribeKey"]["Action"] == "secretsmanager:GetSecretValue"
-    assert extra["ReadTheUnsubscribeKey"]["Resource"] == "Mail.Outputs.UnsubscribeKeyArn"
+    assert extra["ReadTheUnsubscribeKey"]["Resource"] == "UnsubscribeKey.Id"
     if suffix in SENDERS:
         assert extra["SendMail"]["Action"] == "ses:SendEmail"
         sender, _, configuration_set = extra["SendMail"]["Resource"]

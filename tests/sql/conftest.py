@@ -19,6 +19,7 @@ from functions.pipeline.settings import settings
 from tests import harness, jobs
 from tests.harness import Context, Queues
 from tests.mail import Post, open_post
+from tests.notices import Firm
 
 
 @dataclass
@@ -109,3 +110,10 @@ def post(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) ->
     with observer.begin() as tx:
         assert conservation(tx).holds
     mail_settings.settings.cache_clear()
+
+
+@pytest.fixture
+def firm(database: Engine) -> Iterator[Firm]:
+    """A firm to plan notices for, in a transaction of the test's own."""
+    with database.connect() as connection, connection.begin():
+        yield Firm.create(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from datetime import UTC, datetime
@@ -112,15 +113,17 @@ def test_without_an_event_it_is_held_until_later_events_come_and_then_sent_again
     assert (post.row(job_id).state, post.row(job_id).sends) == ("sent", 2)
 
 
-def test_a_doubt_of_24_hours_is_given_up_and_a_late_event_still_settles_it(
-    post: Post, monkeypatch: pytest.MonkeyPatch
+def test_a_doubt_of_24_hours_is_given_up_and_counted_and_a_late_event_still_settles_it(
+    post: Post, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crashes = Crashes(post, monkeypatch)
     [job_id] = post.order(post.custom())
     crash(post, crashes, "email", "after sending", job_id)
+    assert in_doubt(capsys) == []
     post.age(hours=24)
     post.make_due()
     post.work("email")
+    assert in_doubt(capsys) == [1]
     job, row = post.job(job_id), post.row(job_id)
     assert (job.state, row.state) == ("dead", "in_doubt")
     assert job.error.startswith("in_doubt")
@@ -128,6 +131,13 @@ def test_a_doubt_of_24_hours_is_given_up_and_a_late_event_still_settles_it(
     # A Send event that comes after all still settles the row.
     post.events(send_event(post.provider.mails()[0]))
     assert post.row(job_id).state == "sent"
+
+
+def in_doubt(capsys: pytest.CaptureFixture[str]) -> list[float]:
+    """The samples of the metric MailsInDoubt since the last look; it has no dimension."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"MailsInDoubt"' in line]
+    assert all(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] in ([], [[]]) for line in lines)
+    return [sum(line["MailsInDoubt"]) for line in lines]
 
 
 @pytest.mark.parametrize("point", POINTS)

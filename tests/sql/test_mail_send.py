@@ -43,6 +43,15 @@ def test_everything_but_critical_mail_can_be_unsubscribed_from_in_one_click(post
     assert "unsubscribe" not in reset.text.lower()
 
 
+def test_a_reader_whose_language_has_no_texts_reads_the_firm_s(post: Post) -> None:
+    post.rows("UPDATE tenants SET locale = 'de' WHERE id = :t", t=post.tenant_id)
+    post.rows("UPDATE users SET locale = 'sv' WHERE id = :u", u=post.user_id)
+    post.order(post.reset())
+    post.work("email-critical")
+    [mail] = post.provider.mails()
+    assert 'lang="de"' in mail.html
+
+
 def test_the_intent_is_committed_before_the_provider_is_asked(post: Post) -> None:
     seen: list[Any] = []
     post.provider.before = lambda _: seen.extend(post.rows("SELECT state, sent_at FROM email_messages"))

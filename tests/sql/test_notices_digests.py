@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -24,12 +23,6 @@ from tests.harness import Queues, states, work
 from tests.notices import TODAY, Firm, in_days, perform, planning_job, run
 
 DOCUMENTS, DIGESTS = "email.document_expiry", "email.digests"
-
-
-@pytest.fixture
-def firm(database: Engine) -> Iterator[Firm]:
-    with database.connect() as connection, connection.begin():
-        yield Firm.create(connection)
 
 
 def rows(tx: Connection, statement: str, **values: Any) -> list[Row[Any]]:

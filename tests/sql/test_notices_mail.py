@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from functions.core.job import JobRequest
 from functions.notifications.queries import Ask, Ending, Notice, mark, pending_for
@@ -14,12 +13,6 @@ from tests.harness import order
 from tests.notices import TODAY, Firm, in_days, run
 
 DOCUMENTS, FILINGS = "email.document_expiry", "email.filing_reminders"
-
-
-@pytest.fixture
-def firm(database: Engine) -> Iterator[Firm]:
-    with database.connect() as connection, connection.begin():
-        yield Firm.create(connection)
 
 
 def digest_job(firm: Firm, person: UUID) -> UUID:

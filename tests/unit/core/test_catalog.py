@@ -76,3 +76,11 @@ def test_a_schedule_plans_a_job_type_that_exists_and_catches_up_within_its_day(n
     schedule = CATALOG.schedules[name]
     assert schedule.job_type in CATALOG.job_types
     assert timedelta(0) < schedule.catch_up < timedelta(hours=23)
+
+
+@pytest.mark.parametrize(
+    "job_type", [row for row in CATALOG.job_types.values() if row.forgets], ids=lambda row: row.name
+)
+def test_what_a_job_forgets_is_in_its_payload(job_type: JobType) -> None:
+    fields = resolve(job_type.payload).model_fields
+    assert set(job_type.forgets) <= {field.alias or name for name, field in fields.items()}
