@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from duecourse.demo.ledger import Notices, Zone
-from functions.pipeline.ledger import Conservation
+from functions.pipeline.conservation import Conservation
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

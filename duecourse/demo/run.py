@@ -44,7 +44,7 @@ def run() -> None:
 def _play(running: Stack, started: float) -> Result:
     from duecourse.demo import ledger, play
     from duecourse.demo.result import Result
-    from functions.pipeline.ledger import conservation
+    from functions.pipeline.conservation import conservation
 
     began = datetime.now(UTC)
     game = play.Game(running, running.engine(), play.simulated_day(began))

@@ -87,6 +87,10 @@ class Catalog:
             known = ", ".join(sorted(self.job_types))
             raise UnknownJobType(f"unknown job type {name!r}; the catalogue has: {known}") from None
 
+    def forgets(self, queue: str) -> list[str]:
+        """The payload fields that any of a queue's job types forgets."""
+        return sorted({name for row in self.job_types.values() if row.queue == queue for name in row.forgets})
+
     def max_receive_count(self, queue: str) -> int:
         """MaxReceiveCount of a queue's redrive policy: the most attempts of its job types + EXTRA_RECEIVES."""
         attempts = [row.retry.max_attempts for row in self.job_types.values() if row.queue == queue]

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from functions.core.buckets import DURATION_BOUNDS
-from functions.core.job import CLOSED, ClaimedJob, State
+from functions.core.job import ClaimedJob, State
 from functions.db.engine import pg_array
 
 EARLY_TOLERANCE_SECONDS = 1.0
@@ -95,6 +95,7 @@ TRIAGE = text("""
                 WHEN 'lost' THEN 'retrying' WHEN 'crashed' THEN 'dead' WHEN 'expired' THEN 'cancelled'
                 ELSE 'waiting' END,
             claim_token = NULL, lease_until = NULL,
+            payload = CASE judged.verdict WHEN 'expired' THEN j.payload - CAST(:forgets AS text[]) ELSE j.payload END,
             closed_at = CASE judged.verdict WHEN 'expired' THEN clock_timestamp() END,
             lost = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN j.lost + 1 ELSE 0 END,
             lost_alone = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN judged.lost_alone ELSE 0 END,
@@ -169,22 +170,6 @@ SETTLE = text("""
     SELECT count(*) FROM settled
 """)
 
-# Both sides of conservation in one snapshot: what was ever enqueued, and where every job is now. The closed ones, in a
-# year all but a few, are counted as one, so that the index of closed jobs is read and not the table.
-CONSERVATION = text("""
-    WITH counted AS (
-        SELECT state, sum(n)::bigint AS n
-        FROM (SELECT state, count AS n FROM job_counts UNION ALL SELECT state, delta FROM job_count_deltas) AS c
-        GROUP BY state
-    ), present AS (
-        SELECT state, count(*) AS n FROM jobs WHERE closed_at IS NULL GROUP BY state
-        UNION ALL SELECT 'closed', count(*) FROM jobs WHERE closed_at IS NOT NULL
-    )
-    SELECT coalesce(counted.state, present.state) AS state, coalesce(counted.n, 0)::bigint AS counted,
-           coalesce(present.n, 0) AS present
-    FROM counted FULL JOIN present ON present.state = counted.state
-""")
-
 
 class Verdict(StrEnum):
     """Why the claim left a message over."""
@@ -257,16 +242,6 @@ class RunTally(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Conservation:
-    """Whether every job ever enqueued is accounted for. `states` are the jobs present by state."""
-
-    enqueued: int
-    pruned: int
-    states: dict[str, int]
-    holds: bool
-
-
 def claim(
     tx: Connection, messages: Sequence[Reference], *, queue: str, token: UUID, lease_seconds: float, alone: bool
 ) -> list[ClaimedJob]:
@@ -292,14 +267,18 @@ def claim(
     ]
 
 
-def triage(tx: Connection, messages: Sequence[Reference], *, queue: str) -> list[Judged]:
-    """Judge the messages that a claim left over, in one statement; see `TRIAGE`."""
+def triage(tx: Connection, messages: Sequence[Reference], *, queue: str, forgets: Sequence[str] = ()) -> list[Judged]:
+    """Judge the messages that a claim left over, in one statement; see `TRIAGE`.
+
+    `forgets`: fields that leave the payload of a job that ends here (`Catalog.forgets`).
+    """
     rows = tx.execute(
         TRIAGE,
         {
             "ids": pg_array(str(message.id) for message in messages),
             "deliveries": [message.delivery for message in messages],
             "queue": queue,
+            "forgets": list(forgets),
             "longest": len(DURATION_BOUNDS),
             "message_ids": [message.message_id for message in messages],
             "sent_at": [message.sent_at for message in messages],
@@ -343,21 +322,3 @@ def _row(item: Settlement, message_ids: Mapping[UUID, str]) -> dict[str, Any]:
     if item.state is State.DEAD:
         row["message_id"] = message_ids.get(item.id)
     return row
-
-
-def conservation(tx: Connection) -> Conservation:
-    """Compare the count deltas with the jobs present, in one snapshot (docs/architecture.md, rule 12)."""
-    counted: dict[str, int] = {}
-    present: dict[str, int] = {}
-    for row in tx.execute(CONSERVATION):
-        counted[row.state], present[row.state] = row.counted, row.present
-    enqueued, pruned, closed = counted.pop("enqueued", 0), counted.pop("pruned", 0), present["closed"]
-    del counted["closed"]
-    ended = {state: counted.get(state, 0) for state in CLOSED}
-    holds = (
-        enqueued == sum(present.values()) + pruned
-        and closed == sum(ended.values())
-        and all(counted[state] == present[state] for state in counted if state not in CLOSED)
-    )
-    states = {str(state): ended.get(state, present.get(state, 0)) for state in State}
-    return Conservation(enqueued, pruned, states, holds)

@@ -18,7 +18,7 @@ from functions.core.errors import DuecourseError
 from functions.db.engine import transaction
 from functions.db.migrate import ENSURE_PARTITIONS, MONTHS_AHEAD
 from functions.pipeline import observe, relay
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from functions.pipeline.settings import settings
 
 RETENTION_MONTHS = 13

@@ -145,7 +145,7 @@ def _round(references: Sequence[Reference], batch: Batch) -> list[tuple[Referenc
         claimed = claim(tx, references, queue=batch.queue, token=token, lease_seconds=lease_seconds, alone=alone)
         taken = {job.id for job in claimed}
         left = [reference for reference in references if reference.id not in taken]
-        judged = triage(tx, left, queue=batch.queue) if left else []
+        judged = triage(tx, left, queue=batch.queue, forgets=batch.catalog.forgets(batch.queue)) if left else []
     report.judged(judged, batch)
     for verdict in judged:
         _answer(by_id[verdict.id], verdict, batch)

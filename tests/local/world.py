@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from duecourse.local import functions
 from duecourse.local.stack import Stack
 from duecourse.local.state import Home, load_emulator
-from functions.pipeline.ledger import Conservation, conservation
+from functions.pipeline.conservation import Conservation, conservation
 
 Found = TypeVar("Found")
 POLL_SECONDS = 0.2

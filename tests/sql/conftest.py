@@ -14,7 +14,7 @@ from functions.aws.clients import client
 from functions.core.job import JobRequest
 from functions.email import settings as mail_settings
 from functions.pipeline import relay
-from functions.pipeline.ledger import Conservation, conservation
+from functions.pipeline.conservation import Conservation, conservation
 from functions.pipeline.settings import settings
 from tests import harness, jobs
 from tests.harness import Context, Queues

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine
 
 from functions.core.job import JobRequest
+from functions.pipeline.conservation import conservation
 from functions.pipeline.enqueue import Enqueued, enqueue
-from functions.pipeline.ledger import conservation
 from functions.pipeline.redrive import redrive
 from tests.harness import order, states
 from tests.jobs import request

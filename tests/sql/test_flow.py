@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, text
 
 from functions.pipeline import relay
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from tests.harness import Queues, job, order, probe, states, work
 
 

@@ -60,3 +60,12 @@ def test_no_address_of_an_event_stays_in_the_ledger(post: Post) -> None:
     assert {job.state for job in found} == {"completed"}
     assert {job.payload["eventType"] for job in found} == {detail["eventType"] for detail in details}
     assert [job.written for job in found if "@" in job.written] == []
+
+
+def test_a_link_is_gone_when_its_job_is_cancelled_for_being_late(post: Post) -> None:
+    [job_id] = post.order(post.reset())
+    post.rows("UPDATE jobs SET deadline_at = now() - interval '1 second' WHERE id = :id", id=job_id)
+    post.work("email-critical")
+    job = post.job(job_id)
+    assert job.state == "cancelled"
+    assert "url" not in job.payload

@@ -24,7 +24,7 @@ from functions.db import engine as db
 from functions.db.migrate import MIGRATIONS, _alembic_config, migrate, sync_catalog
 from functions.db.settings import DatabaseSettings, connection_url
 from functions.pipeline import relay, sweep
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from tests.harness import Context, Queues, order, probe, states
 from tests.sql.test_planning_day import tick
 

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine, text
 from functions.core.job import State
 from functions.db.migrate import MONTHS_AHEAD
 from functions.pipeline import sweep
-from functions.pipeline.ledger import CLAIM, SETTLE, conservation
+from functions.pipeline.conservation import conservation
+from functions.pipeline.ledger import CLAIM, SETTLE
 from tests.harness import states
 
 MILLISECOND = timedelta(milliseconds=1)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from functions.compliance.refresh import handler
 from functions.core.errors import BadEvent
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from tests.harness import Queues, new_tenant, states, work
 
 QUEUE = "compliance-refresh"

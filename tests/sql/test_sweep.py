@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from functions.aws import sqs
 from functions.core.errors import DuecourseError
 from functions.pipeline import sweep
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from functions.pipeline.sweep import FIRST_RESEND_SECONDS, FOLD, MESSAGE_RETENTION, RESEND_BEFORE_EXPIRY
 from tests import jobs
 from tests.harness import Context, Queues, order, probe, states

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from functions.core.job import CLOSED, TRANSITIONS, State
-from functions.pipeline.ledger import conservation
+from functions.pipeline.conservation import conservation
 from functions.pipeline.sweep import FOLD
 from tests.harness import states
 
