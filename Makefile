@@ -37,6 +37,8 @@ check: $(UV) ## every static check: ruff, mypy, import-linter, cfn-lint, the run
 	$(RUN) lint-imports
 	$(RUN) python -m duecourse.lint_template
 	$(RUN) duecourse email build --check
+	$(RUN) python -m duecourse.openapi --check
+	$(RUN) python -m duecourse.job_catalogue --check
 	@$(EXPORT) | diff functions/requirements.txt - || { echo 'functions/requirements.txt is not what uv.lock says: run `make lock`'; exit 1; }
 
 .PHONY: lock
@@ -85,7 +87,7 @@ endif
 FUNCTIONS := DailyComplianceRefreshFunction DailyDocumentExpiryFunction DailyExpiryCheckFunction \
     DailyFilingRemindersFunction DailyDigestFunction DailyFilingCheckFunction NotificationsWorkerFunction \
     FilingRemindersWorkerFunction ScheduledEmailWorkerFunction EmailCriticalWorkerFunction EmailWorkerFunction \
-    EmailBulkWorkerFunction SesEventsWorkerFunction UnsubscribeFunction ComplianceRefreshWorkerFunction UpkeepWorkerFunction RelayFunction SweepFunction \
+    EmailBulkWorkerFunction SesEventsWorkerFunction UnsubscribeFunction ApiFunction TokensFunction ComplianceRefreshWorkerFunction UpkeepWorkerFunction RelayFunction SweepFunction \
     MigrateFunction
 
 .PHONY: $(FUNCTIONS:%=build-%) build-DependencyLayer

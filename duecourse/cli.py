@@ -17,8 +17,14 @@ from typing import Annotated
 import typer
 
 from duecourse.console import DEBUG_VARIABLE, FAILED, command, err, out, print_json, step
+from duecourse.doctor_command import doctor
 from duecourse.email_commands import email
+from duecourse.jobs_commands import jobs
 from duecourse.mailbox_commands import mailbox
+from duecourse.queues_commands import queues, redrive
+from duecourse.schedules_commands import schedules
+from duecourse.token_commands import token
+from duecourse.watch_commands import audit, errors, metrics
 
 HELP = """Background jobs for compliance SaaS, on your own machine: no Docker, no AWS account.
 
@@ -26,6 +32,7 @@ HELP = """Background jobs for compliance SaaS, on your own machine: no Docker, n
 - `duecourse up`: PostgreSQL, an AWS emulator, and template.yaml deployed on it
 - `duecourse invoke migrate`: call one function
 - `duecourse logs relay -f`: watch another
+- `duecourse doctor`: what is wrong with a deployment, and what to do
 
 DATABASE_URL and AWS_ENDPOINT_URL use a database and an emulator of your own. All local state is in .duecourse/
 (DUECOURSE_HOME puts it elsewhere). docs/local.md tells the rest.
@@ -108,7 +115,7 @@ def status(
     Examples: `duecourse status --json`, `eval "$(duecourse status --env)"` and then `aws sqs list-queues`
     """
     from duecourse import views
-    from duecourse.local import aws, stack
+    from duecourse.local import api_token, aws, stack
     from duecourse.local.state import default_home
     from duecourse.local.status import status as look
 
@@ -119,7 +126,8 @@ def status(
     elif not env:
         out().print(views.status(found))
     elif found.endpoint and found.database_url:
-        print(aws.shell_exports(found.endpoint, stack.current_database_url(home)))
+        url = stack.current_database_url(home)
+        print(aws.shell_exports(found.endpoint, url, found.api_url, api_token.read(home)))
     for problem in found.problems:
         err().print(f"! {problem}", markup=False)
     if not found.running:
@@ -256,6 +264,14 @@ def shell(
     url = stack.current_database_url(default_home())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is psql's: it cancels a query there
     raise typer.Exit(subprocess.run([program, url, *(arguments or [])], check=False).returncode)
+
+
+# Last, so that `duecourse --help` begins with what a newcomer needs.
+OPERATE = "Operate a deployment, here or on AWS (--target)"
+for _name, _group in {"queues": queues, "jobs": jobs, "schedules": schedules, "token": token}.items():
+    app.add_typer(_group, name=_name, rich_help_panel=OPERATE)
+for _command in (redrive, errors, metrics, audit, doctor):
+    app.command(rich_help_panel=OPERATE)(_command)
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ import typer
 from functions.core.errors import DuecourseError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 DEBUG_VARIABLE = "DUECOURSE_DEBUG"
 FAILED = 1
 INTERRUPTED = 130
 """What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
+WIDEST = 10_000
 
 P = ParamSpec("P")
 
@@ -41,6 +42,16 @@ def err() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show(renderable: RenderableType) -> None:
+    """Tables on stdout as wide as they need: cells are never folded, so that lines can be copied and searched."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = out()
+    wanted = Measurement.get(console, console.options.update(width=WIDEST), renderable).maximum
+    Console(width=max(wanted, console.width), highlight=False).print(renderable, crop=False, no_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -22,6 +22,7 @@ def status(found: Status) -> RenderableType:
     parts.add_row("PostgreSQL", Text(found.database_url or "not running"))
     parts.add_row("AWS emulator", Text(found.endpoint or "not running"))
     parts.add_row("Stack", Text(f"{found.stack_status}, {found.release}" if found.stack_status else "not deployed"))
+    parts.add_row("Management API", Text(found.api_url or "not deployed"))
     parts.add_row("Functions", Text(", ".join(found.functions) or "none"))
     if not found.queues:
         return parts
@@ -38,6 +39,19 @@ def status(found: Status) -> RenderableType:
 def log_line(line: LogLine) -> Text:
     """Local time, then the message as it is."""
     return Text.assemble((f"{line.at.astimezone():%H:%M:%S} ", "dim"), line.message)
+
+
+def tokens(found: list[dict[str, Any]]) -> RenderableType:
+    """The tokens, oldest first."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("name", "role", "tenant", "made by", "until", "last used"):
+        table.add_column(title, no_wrap=True)
+    for row in found:
+        until = "revoked" if row["revoked_at"] else (row["expires_at"] or "")[:16].replace("T", " ")
+        used = (row["last_used_at"] or "never")[:16].replace("T", " ")
+        cells = (row["name"], row["role"], row["tenant_id"] or "all", row["created_by"], until, used)
+        table.add_row(*map(Text, cells), style="dim" if row["revoked_at"] else "")
+    return table
 
 
 def mailbox(found: list[Mail]) -> RenderableType:

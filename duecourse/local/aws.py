@@ -39,13 +39,15 @@ def client(endpoint: str, service: str) -> Any:
     )
 
 
-def shell_exports(endpoint: str, database_url: str) -> str:
-    """The lines that point the AWS CLI, SAM and boto3 in the caller's shell at the stack."""
+def shell_exports(endpoint: str, database_url: str, api_url: str | None = None, api_token: str | None = None) -> str:
+    """The lines that point the AWS CLI, SAM, boto3 and curl in the caller's shell at the stack."""
     variables = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
         "AWS_DEFAULT_REGION": REGION,
         "DATABASE_URL": database_url,
+        "DUECOURSE_API": api_url,
+        "DUECOURSE_TOKEN": api_token,
     }
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items() if value)

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from duecourse.local import aws, deploy, emulator, postgres
+from duecourse.local import api_token, aws, deploy, emulator, postgres
 from duecourse.local.errors import LocalError, NotRunning
 from duecourse.local.state import REPOSITORY, Home, default_home, exclusive, load_emulator
 from functions.core.errors import DatabaseAway
@@ -54,6 +55,12 @@ class Stack:
         return make_engine(self.database)
 
     @property
+    def api_url(self) -> str | None:
+        """Where the endpoint serves the management API; None for a stack without one."""
+        host = urlsplit(self.outputs.get("ApiUrl", "")).hostname
+        return f"{self.endpoint.rstrip('/')}/_aws/execute-api/{host.partition('.')[0]}/$default" if host else None
+
+    @property
     def database(self) -> DatabaseSettings:
         return from_url(self.database_url)
 
@@ -82,6 +89,8 @@ def up(home: Home | None = None, *, port: int | None = None, step: Step = silent
             note(url)
         with step("CloudFormation stack") as note:
             made = deploy.deploy(url, from_url(database_url), repository=REPOSITORY, migrated=migrated)
+            with _connected(from_url(database_url)) as connection, connection.begin():
+                api_token.ensure(home, connection)
             note(f"{deploy.STACK_NAME} {'deployed' if made.changed else 'is up to date'}, {made.release}")
         return Stack(url, database_url, made.outputs)
 

@@ -44,6 +44,10 @@ class Home:
         return self.directory / "state.json"
 
     @property
+    def api_token(self) -> Path:
+        return self.directory / "api-token"
+
+    @property
     def demo_result(self) -> Path:
         return self.directory / "demo.json"
 
@@ -51,7 +55,7 @@ class Home:
         """Remove all of this, and nothing else: the Makefile keeps its uv in the same directory."""
         for path in (self.postgres, self.temporary):
             shutil.rmtree(path, ignore_errors=not path.exists())
-        for path in (self.emulator_log, self.state_file, self.demo_result):
+        for path in (self.emulator_log, self.state_file, self.demo_result, self.api_token):
             path.unlink(missing_ok=True)
 
 

@@ -31,6 +31,7 @@ class Status:
     database_url: str | None = None
     """Without its password."""
     endpoint: str | None = None
+    api_url: str | None = None
     stack_status: str | None = None
     release: str | None = None
     functions: list[str] = field(default_factory=list)
@@ -55,11 +56,12 @@ def status(home: Home) -> Status:
         problems.append(f"nothing is deployed at {endpoint}: run `duecourse up`")
     elif found and found["StackStatus"] not in deploy.USABLE:
         problems.append(f"the stack is {found['StackStatus']}: run `duecourse up`")
-    deployed = Stack(endpoint, database_url or "") if endpoint and found else None
+    deployed = Stack(endpoint, database_url or "", deploy.outputs(found)) if endpoint and found else None
     return Status(
         running=not problems,
         database_url=stack.without_password(database_url) if database_url else None,
         endpoint=endpoint,
+        api_url=deployed.api_url if deployed else None,
         stack_status=found["StackStatus"] if found else None,
         release=deploy.parameter(found, "Release") if found else None,
         functions=functions.names(deployed) if deployed else [],

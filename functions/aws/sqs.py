@@ -83,12 +83,13 @@ def depth(queue_url: str) -> Depth:
     return Depth(*(int(found[name]) for name in names))
 
 
-def receive(queue_url: str, *, visibility_seconds: int) -> list[dict[str, Any]]:
-    """Up to ten messages, with their attributes; empty when SQS had none to give."""
+def receive(queue_url: str, *, visibility_seconds: int, wait_seconds: int = 0) -> list[dict[str, Any]]:
+    """Up to ten messages, with their attributes; empty when SQS had none to give within `wait_seconds`."""
     reply = client("sqs").receive_message(
         QueueUrl=queue_url,
         MaxNumberOfMessages=ENTRIES_PER_CALL,
         VisibilityTimeout=visibility_seconds,
+        WaitTimeSeconds=wait_seconds,
         MessageSystemAttributeNames=["All"],
     )
     return list(reply.get("Messages", []))

@@ -32,6 +32,8 @@ class Queue:
     batch_window_seconds: int = 0
     max_concurrency: int = 10
     fifo: bool = False
+    late_after_seconds: int = 1_800
+    """A job or message that waits for longer is late: it alarms."""
 
     @property
     def visibility_seconds(self) -> int:
@@ -53,6 +55,8 @@ class JobType:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     set_based: bool = False
     outside_effect: bool = False
+    system: bool = False
+    """Whether it is nobody's own work: the API takes no order of it from a token of one tenant."""
     forgets: tuple[str, ...] = ()
     """Fields of its payload that nobody is to read once it is done: links that let their holder in, addresses. They are
     gone when the job is completed; a dead one keeps them, or it could not be redriven."""
@@ -138,8 +142,8 @@ CATALOG = Catalog(
         Queue("notifications", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
         Queue("filing-reminders", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
         Queue("scheduled-email", timeout_seconds=60, batch_size=100, batch_window_seconds=1),
-        Queue("email-critical", timeout_seconds=30, fifo=True),
-        Queue("email", timeout_seconds=30, fifo=True),
+        Queue("email-critical", timeout_seconds=30, fifo=True, late_after_seconds=120),
+        Queue("email", timeout_seconds=30, fifo=True, late_after_seconds=600),
         Queue("email-bulk", timeout_seconds=60),
         Queue("ses-events", timeout_seconds=30),
     ),
@@ -158,6 +162,15 @@ CATALOG = Catalog(
             payload="functions.upkeep.payloads:Probe",
             perform="functions.upkeep.probe:perform",
             retry=RetryPolicy(max_attempts=3, base_seconds=0.5, cap_seconds=2),
+            system=True,
+        ),
+        JobType(
+            "upkeep.redrive",
+            queue="upkeep",
+            payload="functions.upkeep.payloads:Redrive",
+            perform="functions.upkeep.redrive:perform",
+            retry=RetryPolicy(max_attempts=3, base_seconds=5, cap_seconds=60),
+            system=True,
         ),
         _planner("email.document_expiry", "scheduled-email", "document_expiry"),
         _planner("email.filing_reminders", "scheduled-email", "filing_reminders"),
@@ -180,6 +193,7 @@ CATALOG = Catalog(
             perform="functions.email.events:perform",
             retry=SET_RETRY,
             set_based=True,
+            system=True,
             forgets=("mail", "bounce", "complaint", "delivery", "deliveryDelay"),
         ),
     ),

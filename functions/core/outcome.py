@@ -39,8 +39,12 @@ class Continue:
     checkpoint: Mapping[str, Any]
     progress: float | None = None
     """Share done, 0 to 1."""
+    until: datetime | None = None
+    """When the next step may begin; None: at once."""
 
     def __post_init__(self) -> None:
+        if self.until is not None and self.until.tzinfo is None:
+            raise ValueError(f"Continue.until must be an aware datetime; {self.until!r} has no time zone")
         if self.progress is not None and not 0 <= self.progress <= 1:
             raise ValueError(f"Continue.progress is a share from 0 to 1, not {self.progress}")
 

@@ -62,9 +62,15 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
             settlement = Settlement(
                 job.id, State.COMPLETED, result={"skipped": _clean(reason)}, forget=job_type.forgets or None
             )
-        case Continue(checkpoint=checkpoint, progress=progress):
+        case Continue(checkpoint=checkpoint, progress=progress, until=until):
             settlement = Settlement(
-                job.id, State.WAITING, "continued", resend=True, checkpoint=checkpoint, progress=progress
+                job.id,
+                State.DELAYED if until else State.WAITING,
+                "continued",
+                resend=True,
+                until=until,
+                checkpoint=checkpoint,
+                progress=progress,
             )
         case Snooze(until=until, reason=reason):
             settlement = Settlement(job.id, State.DELAYED, "snoozed", resend=True, until=until, error=_clean(reason))

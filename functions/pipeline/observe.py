@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools import Tracer
 
 NAMESPACE = "Duecourse"
+"""Where the environment names none: template.yaml appends the stack, so that two in one account do not mix."""
 REDACTED = "[redacted]"
 PERSONAL_FIELDS = frozenset(
     {
@@ -114,6 +116,13 @@ def job_keys(job: Any) -> dict[str, Any]:
     }
 
 
+def memory_percent() -> float | None:
+    """The most memory that this process ever used, of what the function has; None outside Lambda."""
+    limit_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    used_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 100 * used_kb / 1024 / limit_mb if limit_mb else None
+
+
 def summary(error: BaseException) -> str:
     """An error in one short line."""
     return f"{type(error).__name__}: {error_text(error)}"[:ERROR_LIMIT]
@@ -143,7 +152,7 @@ class Tally:
         for dimensions, metrics in self._metrics.items():
             longest = max(len(values) for values in metrics.values())
             for start in range(0, longest, VALUES_PER_BLOB):
-                blob = EphemeralMetrics(namespace=NAMESPACE)
+                blob = EphemeralMetrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE))
                 if not self._by_service:
                     blob.service = ""
                 for key, value in dimensions:

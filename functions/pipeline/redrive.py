@@ -6,7 +6,11 @@ The console's and the CLI's redrive work too: a message that SQS moved back revi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -16,19 +20,42 @@ from functions.core.catalog import CATALOG, Catalog
 from functions.db.engine import transaction
 from functions.pipeline.settings import settings
 
-DRAIN_VISIBILITY_SECONDS = 60
-"""Copies that stay in the dead-letter queue are out of sight for this while it is being drained."""
+DRAIN_VISIBILITY_SECONDS = 300
+"""Copies that stay in the dead-letter queue are out of sight for this, so that a drain meets each of them once."""
+DRAIN_WAIT_SECONDS = 1
+"""An answer without messages means an empty queue only when SQS was given time to ask all its servers."""
+DRAIN_STEP_SECONDS = 5.0
+"""A step of a drain holds a connection while it calls SQS, so it is short."""
 
-REVIVE = text("""
-    UPDATE jobs SET
-        state = 'waiting', attempts = 0, lost = 0, lost_alone = 0, dead_message_id = NULL, died_at = NULL,
-        delivery = delivery + 1, sent_at = NULL, run_at = clock_timestamp(), outbox_at = clock_timestamp(),
-        resend_after = NULL
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'dead'
-    RETURNING id
+FRESH = """
+    state = 'waiting', attempts = 0, lost = 0, lost_alone = 0, dead_message_id = NULL, died_at = NULL,
+    delivery = delivery + 1, sent_at = NULL, resend_after = NULL
+"""
+"""What makes a job new again, as the SET list of an UPDATE that also says when it is to run."""
+
+# `gap_seconds` apart from `start` on, so that the relay sends them at that rate.
+REVIVE = text(f"""
+    UPDATE jobs SET {FRESH}, run_at = due.at, outbox_at = due.at
+    FROM (SELECT chosen.id, coalesce(CAST(:start AS timestamptz), clock_timestamp())
+                 + (chosen.position - 1) * CAST(:gap_seconds AS float8) * interval '1 second' AS at
+          FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS chosen(id, position)) AS due
+    WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.id = due.id AND jobs.state = 'dead'
+    RETURNING jobs.id
 """)
 
-DEAD_IDS = text("SELECT id FROM jobs WHERE closed_at IS NULL AND queue = :queue AND state = 'dead' ORDER BY id")
+DEAD = """
+    FROM jobs WHERE closed_at IS NULL AND queue = :queue AND state = 'dead'
+      AND (CAST(:type AS text) IS NULL OR type = :type)
+      AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
+      AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
+      AND (CAST(:died_before AS timestamptz) IS NULL OR died_at < :died_before)
+"""
+COUNT_DEAD = text(f"SELECT count(*) {DEAD}")
+# A job that somebody else is steering just now is left to them.
+NEXT_DEAD = text(f"""
+    SELECT id {DEAD} AND (CAST(:after AS uuid) IS NULL OR id > :after)
+    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+""")
 
 STILL_DEAD = text("""
     SELECT message.position
@@ -38,35 +65,102 @@ STILL_DEAD = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Which dead jobs of a queue are meant: all of them, or those of a type, a tenant, an error, a time."""
+
+    queue: str
+    type: str | None = None
+    tenant_id: UUID | None = None
+    error_class: str | None = None
+    died_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a step of a drain did; `finished` when the queue had nothing more to show."""
+
+    looked_at: int
+    deleted: int
+    finished: bool
+
+
+def count_dead(tx: Connection, dead: Dead) -> int:
+    """How many jobs are dead and meant."""
+    return int(tx.execute(COUNT_DEAD, asdict(dead)).scalar_one())
+
+
+def next_dead(tx: Connection, dead: Dead, *, after: UUID | None, most: int) -> list[UUID]:
+    """The dead jobs that are meant, oldest first from `after` on, locked."""
+    return [row.id for row in tx.execute(NEXT_DEAD, asdict(dead) | {"after": after, "most": most})]
+
+
 def dead_ids(tx: Connection, queue: str) -> list[UUID]:
-    """The dead jobs of a queue, oldest first."""
-    return [row.id for row in tx.execute(DEAD_IDS, {"queue": queue})]
+    """Every dead job of a queue, oldest first, locked."""
+    return next_dead(tx, Dead(queue), after=None, most=2**31 - 1)
 
 
-def redrive(tx: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Revive dead jobs with fresh attempts and a new delivery, which the relay sends. Returns those that were dead."""
-    return [row.id for row in tx.execute(REVIVE, {"ids": list(ids)})]
+def redrive(
+    tx: Connection, ids: Sequence[UUID], *, start: datetime | None = None, gap_seconds: float = 0.0
+) -> list[UUID]:
+    """Revive dead jobs with fresh attempts and a new delivery, which the relay sends. Returns those that were dead.
+
+    They run now, or one by one `gap_seconds` apart from `start` on.
+    """
+    rows = tx.execute(REVIVE, {"ids": list(ids), "start": start, "gap_seconds": gap_seconds})
+    return [row.id for row in rows]
 
 
 def drain_stale(queue: str, *, catalog: Catalog = CATALOG) -> int:
-    """Delete from a dead-letter queue the copies whose job is not dead any more, or was sent anew. Returns how many.
+    """Delete from a dead-letter queue all copies whose job is not dead any more, or was sent anew. Returns how many.
 
     Messages that nobody can understand stay: the dead-letter queue is their only home.
     """
-    url = settings().queue_url(queue, dead_letter=True, catalog=catalog)
     deleted = 0
-    while messages := sqs.receive(url, visibility_seconds=DRAIN_VISIBILITY_SECONDS):
-        known = [(item["ReceiptHandle"], found) for item in messages if (found := _reference(item["Body"]))]
+    while True:
         with transaction() as tx:
-            references = {
-                "ids": [found[0] for _, found in known],
-                "deliveries": [found[1] for _, found in known],
-            }
-            dead = {row.position for row in tx.execute(STILL_DEAD, references)} if known else set()
-        stale = [receipt for position, (receipt, _) in enumerate(known, start=1) if position not in dead]
+            step = drain_step(tx, queue, catalog=catalog)
+        deleted += step.deleted
+        if step.finished:
+            return deleted
+
+
+def drain_step(
+    tx: Connection, queue: str, *, seconds: float = DRAIN_STEP_SECONDS, catalog: Catalog = CATALOG
+) -> Drained:
+    """The same for as long as `seconds` allow.
+
+    A FIFO queue shows no more of a group than one call returns while some of it is out of sight: copies behind ten
+    that stay are not reached.
+    """
+    url = settings().queue_url(queue, dead_letter=True, catalog=catalog)
+    looked_at = deleted = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        messages = sqs.receive(url, visibility_seconds=DRAIN_VISIBILITY_SECONDS, wait_seconds=DRAIN_WAIT_SECONDS)
+        if not messages:
+            return Drained(looked_at, deleted, finished=True)
+        stale = _stale(tx, messages)
         sqs.delete(url, stale)
+        looked_at += len(messages)
         deleted += len(stale)
-    return deleted
+    return Drained(looked_at, deleted, finished=False)
+
+
+def dead_letters(queue: str, *, catalog: Catalog = CATALOG) -> int:
+    """How many messages a dead-letter queue holds, about."""
+    depth = sqs.depth(settings().queue_url(queue, dead_letter=True, catalog=catalog))
+    return depth.visible + depth.in_flight + depth.delayed
+
+
+def _stale(tx: Connection, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The receipts of copies that nobody needs."""
+    known = [(item["ReceiptHandle"], found) for item in messages if (found := _reference(item["Body"]))]
+    if not known:
+        return []
+    references = {"ids": [found[0] for _, found in known], "deliveries": [found[1] for _, found in known]}
+    dead = {row.position for row in tx.execute(STILL_DEAD, references)}
+    return [receipt for position, (receipt, _) in enumerate(known, start=1) if position not in dead]
 
 
 def _reference(body: str) -> tuple[UUID, int] | None:

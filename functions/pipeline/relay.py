@@ -23,6 +23,7 @@ from functions.core.chunks import chunks
 from functions.core.job import ENVELOPE_VERSION
 from functions.db.engine import is_not_migrated, is_outage, transaction
 from functions.pipeline import observe
+from functions.pipeline.heartbeat import beat
 from functions.pipeline.settings import settings
 
 ROWS_PER_PASS = 1000
@@ -104,11 +105,22 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         if context.get_remaining_time_in_millis() / 1000 < RESERVE_SECONDS + PAUSE_SECONDS:
             break
         time.sleep(PAUSE_SECONDS)
+    _beat(sent)
     tally = observe.Tally()
+    tally.add("Heartbeat", 1)
     tally.add("MessagesSent", sent)
     tally.flush()
     observe.logger().info("relayed", sent=sent, passes=passes)
     return {"sent": sent}
+
+
+def _beat(sent: int) -> None:
+    try:
+        with transaction() as tx:
+            beat(tx, "relay", {"sent": sent})
+    except Exception as error:
+        if not (is_outage(error) or is_not_migrated(error)):
+            raise
 
 
 def _send(rows: Sequence[Row[Any]], catalog: Catalog) -> tuple[list[Any], dict[str, str]]:

@@ -23,6 +23,14 @@ class Settings:
         name = f"{queue}-dlq" if dead_letter else queue
         return f"{self.queue_url_prefix}{name}{'.fifo' if catalog.queues[queue].fifo else ''}"
 
+    def worker_function(self, queue: str) -> str:
+        """The name of the function that empties a queue."""
+        return self.function(f"{queue}-worker")
+
+    def function(self, name: str) -> str:
+        """A function's full name: functions and queues of a stack have one prefix."""
+        return f"{self.queue_url_prefix.rpartition('/')[2]}{name}"
+
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises `ConfigurationError` naming the missing variable."""

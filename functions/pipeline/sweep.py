@@ -17,7 +17,7 @@ from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError
 from functions.db.engine import transaction
 from functions.db.migrate import ENSURE_PARTITIONS, MONTHS_AHEAD
-from functions.pipeline import observe, relay
+from functions.pipeline import observe, pausing, relay, vitals
 from functions.pipeline.conservation import conservation
 from functions.pipeline.settings import settings
 
@@ -46,6 +46,8 @@ FOLD_RUNS = text("""
 """)
 
 EXPIRE_KEYS = text("DELETE FROM job_keys WHERE expires_at <= now()")
+
+FORGET_FAILURES = text("DELETE FROM auth_failures WHERE minute < now() - interval '1 hour'")
 
 # Queues whose ledger holds jobs that were sent and not yet finished; dead ones are SQS's to move.
 SENT = text("""
@@ -128,10 +130,13 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
         "folded": fold,
         "partitions_made": keep_partitions_ahead,
         "keys_expired": expire_keys,
+        "auth_failures_forgotten": forget_auth_failures,
         "resent": lambda: resend_silent(catalog),
         "relayed": lambda: relay.drain(catalog=catalog).sent,
+        "mappings_switched": lambda: pausing.put_mappings_in_step(catalog),
         "jobs_pruned": lambda: retire_old_months(now.date()),
         "conservation": check_conservation,
+        "measured": lambda: vitals.measure(now, conservation=_found(report), catalog=catalog),
     }
     report: dict[str, Any] = {}
     failures = []
@@ -146,6 +151,12 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
     if failures:
         raise DuecourseError(f"the sweep could not finish: {'; '.join(failures)}")
     return report
+
+
+def _found(report: dict[str, Any]) -> bool | None:
+    """What `check_conservation` found; None where it failed."""
+    found = report.get("conservation")
+    return found if isinstance(found, bool) else None
 
 
 def fold() -> int:
@@ -164,6 +175,12 @@ def expire_keys() -> int:
     """Forget deduplication keys whose window has ended."""
     with transaction() as tx:
         return tx.execute(EXPIRE_KEYS).rowcount
+
+
+def forget_auth_failures() -> int:
+    """Forget wrong tokens, and from where they came: their limit looks at the present minute."""
+    with transaction() as tx:
+        return tx.execute(FORGET_FAILURES).rowcount
 
 
 def resend_silent(catalog: Catalog) -> int:

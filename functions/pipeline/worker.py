@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid4
 
+from aws_lambda_powertools.metrics import MetricUnit
 from sqlalchemy import Connection
 
 from functions.core.catalog import CATALOG, Catalog
@@ -87,6 +88,8 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
                 raise
             _hand_back_all(batch, error)
         answer = batch.reply.send()
+    if (memory := observe.memory_percent()) is not None:
+        batch.tally.add("MemoryPercent", memory, MetricUnit.Percent, queue=queue)
     batch.tally.flush()
     report.batch_done(
         queue, len(messages), handed_back=len(answer["batchItemFailures"]), sql=statements.total - statements_before

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from functions.core.catalog import CATALOG
+
+
+def _known_queue(name: str) -> str:
+    if name not in CATALOG.queues:
+        raise ValueError(f"no such queue; there are {', '.join(CATALOG.queues)}")
+    return name
 
 
 class Probe(BaseModel):
@@ -22,3 +31,17 @@ class Probe(BaseModel):
     """The worker's process exits at once, as on an out-of-memory kill."""
     give_up: bool = False
     sleep_seconds: Annotated[float, Field(ge=0, le=900)] = 0
+
+
+class Redrive(BaseModel):
+    """Revive the dead jobs of a queue, or those that all the conditions given apply to, at a steady rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue: Annotated[str, AfterValidator(_known_queue)]
+    type: str | None = None
+    tenant_id: UUID | None = None
+    error_class: str | None = None
+    died_before: AwareDatetime | None = None
+    per_second: Annotated[float, Field(ge=0.1, le=1000)] = 50
+    """How many jobs are sent to the queue in a second."""

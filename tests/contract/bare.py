@@ -62,6 +62,24 @@ def powertools() -> None:
     Logger().info("done")
 
 
+def http_api() -> None:
+    """One route with a validated answer, one request."""
+    from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+    from pydantic import BaseModel
+
+    class Answer(BaseModel):
+        ok: bool
+
+    def route() -> Answer:
+        return Answer(ok=True)
+
+    route.__annotations__["return"] = Answer  # a class of this function's own cannot be found by its name
+    app = APIGatewayHttpResolver(enable_validation=True)
+    app.get("/")(route)
+    http = {"method": "GET", "path": "/"}
+    app.resolve({"rawPath": "/", "requestContext": {"stage": "$default", "http": http}}, None)  # type: ignore[arg-type]
+
+
 def boto3_sqs() -> None:
     """One client, one message."""
     import boto3
@@ -75,5 +93,6 @@ USES = {
     "alembic": alembic,
     "pydantic": pydantic,
     "powertools": powertools,
+    "http_api": http_api,
     "boto3": boto3_sqs,
 }

@@ -147,6 +147,17 @@ def _wrong_method(tx: Connection) -> Any:
     return {"requestContext": {"http": {"method": "PUT"}}}
 
 
+def _liveness(tx: Connection) -> Any:
+    del tx
+    http = {"method": "GET", "path": "/health", "sourceIp": "203.0.113.7"}
+    return {"rawPath": "/health", "rawQueryString": "", "requestContext": {"stage": "$default", "http": http}}
+
+
+def _no_tokens(tx: Connection) -> Any:
+    del tx
+    return {"action": "list"}
+
+
 NOBODY_DUE = {
     f"{schedule}-nobody-due": Situation(
         schedule, _tick, answer={"planned": 0}, libraries=("sqlalchemy", "powertools", "pydantic")
@@ -166,6 +177,10 @@ SITUATIONS = {
     **NOBODY_DUE,
     **A_STALE_MESSAGE,
     "unsubscribe": Situation("unsubscribe", _wrong_method, answer={"statusCode": 405}, libraries=()),
+    "api": Situation(
+        "api", _liveness, answer={"statusCode": 200}, libraries=("sqlalchemy", "powertools", "pydantic", "http_api")
+    ),
+    "tokens": Situation("tokens", _no_tokens, answer={"items": []}, libraries=("sqlalchemy", "powertools", "pydantic")),
     "cron-a-tenant-due": Situation(
         "daily-compliance-refresh",
         _tick_for_a_tenant,
@@ -198,6 +213,8 @@ SITUATIONS = {
         libraries=("sqlalchemy", "powertools", "boto3"),
         remaining_seconds=ONE_LOOK,
     ),
-    "sweep": Situation("sweep", _nothing, answer={"conservation": True}, libraries=("sqlalchemy", "powertools")),
+    "sweep": Situation(
+        "sweep", _nothing, answer={"conservation": True}, libraries=("sqlalchemy", "powertools", "boto3")
+    ),
     "migrate": Situation("migrate", _nothing, answer={}, libraries=("sqlalchemy", "alembic")),
 }

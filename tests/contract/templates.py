@@ -24,6 +24,8 @@ NESTED = {
     "Roles": "infra/roles.yaml",
     "Database": "infra/database.yaml",
     "Mail": "infra/mail.yaml",
+    "Api": "infra/api.yaml",
+    "Observability": "infra/observability.yaml",
 }
 NO_VALUE = object()
 

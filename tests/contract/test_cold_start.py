@@ -30,6 +30,7 @@ MEASURED = {
     "daily-compliance-refresh": "cron-a-tenant-due",
     "compliance-refresh-worker": "refresh",
     "upkeep-worker": "probe",
+    "api": "api",
     "relay": "relay-a-job-due",
     "sweep": "sweep",
     "migrate": "migrate",

@@ -11,7 +11,7 @@ from duecourse.lint_template import REPOSITORY
 from tests.contract.templates import NESTED, PSEUDO, Template, nested
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
-ENDPOINTS = {"sesv2": "email"}
+ENDPOINTS = {"sesv2": "email", "cloudwatch": "monitoring"}
 """A service's name in an endpoint, where boto3 has another."""
 
 
@@ -89,6 +89,9 @@ def test_endpoints_take_the_functions_alone_and_carry_nothing_to_another_account
         [statement] = found[service]["PolicyDocument"]["Statement"]
         own = {"aws:PrincipalAccount": PSEUDO["AWS::AccountId"], "aws:ResourceAccount": PSEUDO["AWS::AccountId"]}
         assert statement["Condition"] == {"StringEquals": own}
+    for service in ("lambda", "monitoring"):  # of an account, not of a resource in one
+        [statement] = found[service]["PolicyDocument"]["Statement"]
+        assert statement["Condition"] == {"StringEquals": {"aws:PrincipalAccount": PSEUDO["AWS::AccountId"]}}
     [read, write] = gateway["PolicyDocument"]["Statement"]
     assert (read["Action"], write["Action"]) == ("s3:GetObject", "s3:PutObject")
     assert write["Resource"].startswith("arn:aws:s3:::cloudformation-")

@@ -29,14 +29,21 @@ README, CONTRIBUTING = Path("README.md"), Path("CONTRIBUTING.md")
 ARCHITECTURE, DEPLOY = Path("docs/architecture.md"), Path("docs/deploy.md")
 RUNBOOKS, DECISIONS = Path("docs/runbooks"), Path("docs/decisions")
 EXPECTED_RUNBOOKS = {
+    "bad-deploy",
+    "conservation",
     "database-away",
     "dead-letter-queue",
+    "function-errors",
+    "heartbeat",
     "mail",
     "migration-failed",
+    "outbox",
     "poison-message",
     "redrive",
+    "restore",
     "schedule-did-not-run",
     "stuck-queue",
+    "tenant-floods",
 }
 OF_THE_EXAMPLE = {"functions/upkeep/forget_rejected.py", "tests/sql/test_forget_rejected.py"}
 NO_CACHE = ["-p", "no:cacheprovider"]

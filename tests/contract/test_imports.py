@@ -22,11 +22,11 @@ PYDANTIC = ("pydantic", "pydantic_core", "functions.pipeline.envelope")
 ALEMBIC = ("alembic", "mako", "functions.db.migrate")
 POWERTOOLS = ("aws_lambda_powertools", "botocore", "jmespath")
 
+HTTP = ("aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.data_classes")
+"""100 ms, for the management API alone."""
 EVERY_HANDLER = (
     # What libraries of ours offer and no handler uses.
-    "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.utilities.batch",
-    "aws_lambda_powertools.utilities.data_classes",
     "aws_lambda_powertools.utilities.parser",
     "aws_xray_sdk",
     "pydantic.v1",
@@ -68,6 +68,8 @@ MUST_NOT_LOAD = {
     **dict.fromkeys((name for name in HANDLERS if name in CATALOG.schedules), CRON),
     **dict.fromkeys((name for name in HANDLERS if name.endswith("-worker")), WORKER),
     "unsubscribe": (*ALEMBIC, *POWERTOOLS, "babel", "functions.compliance", "functions.pipeline.worker"),
+    "api": (*ALEMBIC, *BOTO3, "babel", "tzdata", "functions.compliance", "functions.pipeline.worker"),
+    "tokens": (*ALEMBIC, *BOTO3, "babel", "tzdata", "functions.compliance", "functions.pipeline.worker"),
     "daily-compliance-refresh": (
         *ALEMBIC,
         "functions.compliance.queries",
@@ -106,14 +108,12 @@ MUST_NOT_LOAD = {
     "sweep": (
         "alembic",
         "mako",
-        *BOTO3,
         *PYDANTIC,
         "functions.compliance",
         "functions.pipeline.schedule",
         "functions.pipeline.worker",
         "functions.upkeep",
         "tzdata",
-        "urllib.request",
     ),
     "migrate": (
         *BOTO3,
@@ -147,6 +147,8 @@ def test_a_cold_start_loads_what_it_needs_and_nothing_else(situation: str, obser
     function = SITUATIONS[situation].function
     cold = enter(SITUATIONS[situation], observer)
     assert loaded(cold, (*EVERY_HANDLER, *MUST_NOT_LOAD[function])) == set()
+    if function != "api":
+        assert loaded(cold, HTTP) == set()
     if situation in NOT_UNTIL_SENDING:
         assert loaded(cold, BOTO3) == set()
     # Of a library that is loaded but not in the runtime's lock, Lambda would know nothing.

@@ -11,6 +11,7 @@ from tests.contract.templates import PREFIX, QUEUE_ARN, mail, roles, root
 from tests.contract.test_template import HANDLERS, logical_id
 
 QUEUE_ARNS = [f"{QUEUE_ARN}{PREFIX}-{q.name}{'.fifo' if q.fifo else ''}" for q in CATALOG.queues.values()]
+DEAD_LETTER_ARNS = [f"{QUEUE_ARN}{PREFIX}-{q.name}-dlq{'.fifo' if q.fifo else ''}" for q in CATALOG.queues.values()]
 BATCH_CALLS = {"sqs:SendMessage*", "sqs:DeleteMessage*", "sqs:ChangeMessageVisibility*"}
 """The batch calls: AWS has no actions of their own for these, emulators do. Nothing else matches the pattern."""
 CONSUME = {"sqs:ReceiveMessage", "sqs:DeleteMessage*", "sqs:ChangeMessageVisibility*", "sqs:GetQueueAttributes"}
@@ -30,12 +31,15 @@ QUEUES_OF: dict[str, tuple[set[str], list[str]]] = {
     "email-bulk-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-email-bulk"]),
     "ses-events-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-ses-events"]),
     "unsubscribe": (set(), []),
-    "upkeep-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-upkeep"]),
+    "api": ({"sqs:GetQueueAttributes"}, [*QUEUE_ARNS, *DEAD_LETTER_ARNS]),
+    "tokens": (set(), []),
+    "upkeep-worker": (CONSUME, [f"{QUEUE_ARN}{PREFIX}-upkeep", *DEAD_LETTER_ARNS]),
     "relay": (SEND, QUEUE_ARNS),
     "sweep": (SEND | {"sqs:GetQueueAttributes"}, QUEUE_ARNS),
     "migrate": (set(), []),
 }
 SENDERS = {"email-critical-worker", "email-worker", "email-bulk-worker"}
+OPERATING = {"FindWorkers", "LookAtFunctions", "SwitchWorkers"}
 EACH = pytest.mark.parametrize("suffix", HANDLERS)
 
 
@@ -57,10 +61,11 @@ def shared_statements(**given: str) -> dict[str, dict[str, Any]]:
 def test_a_function_has_its_own_queue_rights_and_its_own_log_alone(suffix: str) -> None:
     actions, queues = QUEUES_OF[suffix]
     *others, log = own_statements(suffix)
-    on_queues = [found for found in others if any(action.startswith("sqs:") for action in listed(found["Action"]))]
-    assert [(set(listed(found["Action"])), listed(found["Resource"])) for found in on_queues] == (
-        [(actions, queues)] if actions else []
-    )
+    on_queues: dict[frozenset[str], list[str]] = {}
+    for found in others:
+        if any(action.startswith("sqs:") for action in listed(found["Action"])):
+            on_queues.setdefault(frozenset(listed(found["Action"])), []).extend(listed(found["Resource"]))
+    assert on_queues == ({frozenset(actions): queues} if actions else {})
     assert set(log["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
     assert log["Resource"].endswith(f":log-group:/aws/lambda/{PREFIX}-{suffix}:*")
 
@@ -68,7 +73,7 @@ def test_a_function_has_its_own_queue_rights_and_its_own_log_alone(suffix: str) 
 @EACH
 def test_who_sends_mail_may_send_as_its_sender_and_sign_its_links(suffix: str) -> None:
     extra = {found["Sid"]: found for found in own_statements(suffix) if found["Sid"] != "WriteItsLog"}
-    extra = {sid: found for sid, found in extra.items() if "sqs:" not in str(found["Action"])}
+    extra = {sid: found for sid, found in extra.items() if "sqs:" not in str(found["Action"]) and sid not in OPERATING}
     if suffix not in SENDERS | {"unsubscribe"}:
         assert extra == {}
         return
@@ -90,6 +95,17 @@ def test_one_function_alone_reads_files_and_only_of_the_bucket_named() -> None:
         if found["Action"] == "s3:GetObject" and found["Resource"] == "arn:aws:s3:::files/*"
     ]
     assert readers == ["email-worker"]
+
+
+def test_the_api_switches_workers_of_this_stack_alone() -> None:
+    found = {statement["Sid"]: statement for statement in own_statements("api")}
+    assert set(found["FindWorkers"]["Action"]) == {"lambda:ListEventSourceMappings", "cloudwatch:GetMetricData"}
+    assert found["LookAtFunctions"]["Action"] == "lambda:GetFunctionConfiguration"
+    assert found["LookAtFunctions"]["Resource"].endswith(f":function:{PREFIX}-*")
+    switch = found["SwitchWorkers"]
+    assert set(switch["Action"]) == {"lambda:GetEventSourceMapping", "lambda:UpdateEventSourceMapping"}
+    [function] = switch["Condition"]["ArnLike"].values()
+    assert function.endswith(f":function:{PREFIX}-*-worker")
 
 
 def test_every_function_has_a_role_and_there_is_no_other() -> None:
@@ -129,7 +145,7 @@ def test_a_star_stands_only_where_aws_knows_no_resource() -> None:
         assert statement["Effect"] == "Allow"
         starred = {action for action in listed(statement["Action"]) if "*" in action}
         assert starred <= BATCH_CALLS
-        if statement.get("Sid") not in wide | {"ReadTheSendingLimits"}:
+        if statement.get("Sid") not in wide | {"ReadTheSendingLimits", "FindWorkers"}:
             assert "*" not in listed(statement["Resource"])
 
 

@@ -20,6 +20,7 @@ from duecourse.local.state import REPOSITORY, Home
 from functions.core.catalog import CATALOG
 from functions.db.engine import make_engine
 from functions.db.settings import DatabaseSettings, connection_url
+from tests.api import event
 from tests.contract.test_permissions import QUEUES_OF
 from tests.contract.test_template import HANDLERS
 from tests.harness import new_tenant, order, probe, states
@@ -169,6 +170,23 @@ def test_every_function_does_its_work_under_its_role(stack: Stack, engine: Engin
         time.sleep(0.1)
     assert outcome() == {"completed": 3, "dead": 1}
     assert [json.loads(message["Body"])["id"] for message in dead_letters()] == [str(dies)]
+
+
+def test_the_api_looks_at_queues_and_switches_workers_under_its_role(stack: Stack) -> None:
+    order = {"action": "create", "name": "roles", "role": "admin", "by": "tests"}
+    token = invoke(stack, "tokens", order)["token"]
+
+    def ask(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        answer = invoke(stack, "api", event(method, path, token=token, body=body))
+        return answer["statusCode"], json.loads(answer["body"])
+
+    status, health = ask("GET", "/health/queues")
+    assert (status in {200, 503}, len(health["queues"])) == (True, len(CATALOG.queues)), health
+    assert ask("GET", "/health/workers")[0] in {200, 503}
+    for action, expected in {"pause": {"Disabling", "Disabled"}, "resume": {"Enabling", "Enabled"}}.items():
+        status, found = ask("POST", f"/queues/upkeep/{action}", {} if action == "pause" else None)
+        assert status in {200, 202}, found
+        assert found["mapping"]["state"] in expected
 
 
 def invoke(stack: Stack, suffix: str, event: Any) -> dict[str, Any]:

@@ -17,6 +17,11 @@ def test_a_snooze_says_when_with_a_time_zone() -> None:
     assert Snooze(until, "quiet hours").until == until
 
 
+def test_a_step_that_waits_says_until_when_with_a_time_zone() -> None:
+    with pytest.raises(ValueError, match=r"Continue\.until must be an aware datetime"):
+        Continue({}, until=datetime(2026, 11, 24))  # noqa: DTZ001 - the very mistake
+
+
 @pytest.mark.parametrize("progress", [-0.01, 1.01, float("nan"), float("inf")])
 def test_progress_is_a_share(progress: float) -> None:
     with pytest.raises(ValueError, match="a share from 0 to 1"):

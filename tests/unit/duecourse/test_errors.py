@@ -174,11 +174,15 @@ def test_status_of_nothing_is_json_and_exit_code_1(home: Home) -> None:
 
 
 def test_exports_can_be_evaluated_by_a_shell() -> None:
-    lines = aws.shell_exports("http://127.0.0.1:1", "postgresql://x@/d?host=/o'brien/a b")
-    shown = subprocess.run(
-        ["sh", "-c", f'{lines}\necho "$AWS_ENDPOINT_URL $DATABASE_URL"'], capture_output=True, text=True, check=True
-    )
-    assert shown.stdout == "http://127.0.0.1:1 postgresql://x@/d?host=/o'brien/a b\n"
+    api = "http://127.0.0.1:1/_aws/execute-api/1/$default"
+    lines = aws.shell_exports("http://127.0.0.1:1", "postgresql://x@/d?host=/o'brien/a b", api, "dc_x")
+    script = f'{lines}\necho "$AWS_ENDPOINT_URL $DATABASE_URL $DUECOURSE_API $DUECOURSE_TOKEN"'
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"http://127.0.0.1:1 postgresql://x@/d?host=/o'brien/a b {api} dc_x\n"
+
+
+def test_what_is_not_there_is_not_exported() -> None:
+    assert "DUECOURSE" not in aws.shell_exports("http://127.0.0.1:1", "postgresql://x@/d")
 
 
 def test_passwords_are_not_shown() -> None:

@@ -123,6 +123,11 @@ def test_a_step_goes_on_in_a_new_delivery_from_its_checkpoint(fifo: bool) -> Non
     assert (found.settlement.checkpoint, found.settlement.progress) == ({"page": 4}, 0.5)
 
 
+def test_a_step_that_names_an_instant_waits_for_it_in_the_ledger() -> None:
+    found = ending(Continue({"page": 4}, until=LATER)).settlement
+    assert (found.state, found.resend, found.until, found.checkpoint) == (State.DELAYED, True, LATER, {"page": 4})
+
+
 @pytest.mark.parametrize("fifo", [False, True])
 def test_a_snooze_waits_in_the_ledger(fifo: bool) -> None:
     found = ending(Snooze(LATER, "quiet hours"), fifo=fifo)

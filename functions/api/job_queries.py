@@ -1,0 +1,160 @@
+"""The statements behind the job routes. A list looks at a bounded part of a queue and says how far it came."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from functions.core.job import CLOSED, State
+
+WINDOW_ROWS = 20_000
+"""A page looks at so many jobs at most: a filter that few of a million fulfil answers with what it found so far."""
+COUNT_LIMIT = 1_000_000
+MOST_CHILDREN = 200
+LONGEST_TIMELINE = 200
+"""Runs shown of a job, the latest; one that runs in steps may have thousands."""
+
+FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
+
+# Both indexes of a queue (jobs_open, jobs_closed) are in the order of ids, and ids in the order of time.
+_PART = """
+    SELECT * FROM jobs
+    WHERE queue = :queue AND closed_at IS {} NULL AND id < :before
+      AND id >= coalesce(uuid7_floor(CAST(:created_after AS timestamptz)), :first_id)
+      AND id < coalesce(uuid7_floor(CAST(:created_before AS timestamptz)), :last_id)
+"""
+_OPEN, _CLOSED = _PART.format(""), _PART.format("NOT")
+_NEWEST = "ORDER BY id DESC LIMIT :window"
+_PARTS = {
+    "open": f"{_OPEN} {_NEWEST}",
+    "closed": f"{_CLOSED} {_NEWEST}",
+    "all": f"({_OPEN} {_NEWEST}) UNION ALL ({_CLOSED} {_NEWEST}) {_NEWEST}",
+}
+
+_FILTERS = """
+    (CAST(:state AS text) IS NULL OR state = :state)
+    AND (CAST(:type AS text) IS NULL OR type = :type)
+    AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
+    AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
+    AND (CAST(:recipient AS text) IS NULL OR payload ->> 'recipient_id' = :recipient)
+    AND (CAST(:subject AS uuid) IS NULL
+         OR jsonb_path_exists(payload, '$.* ? (@ == $subject)', jsonb_build_object('subject', CAST(:subject AS text)))
+         OR id = ANY(ARRAY(SELECT job_id FROM notifications
+                           WHERE tenant_id = :tenant_id AND category IN ('document_expiry', 'filing')
+                             AND subject_id = :subject AND job_id IS NOT NULL)))
+"""
+
+_LIST = {
+    part: text(f"""
+        SELECT * FROM ({rows}) AS looked_at
+        WHERE {_FILTERS} ORDER BY id DESC LIMIT :limit
+    """)
+    for part, rows in _PARTS.items()
+}
+_REACH = {
+    part: text(f"""
+        SELECT id FROM ({rows}) AS looked_at ORDER BY id DESC OFFSET :window - 1
+    """)
+    for part, rows in _PARTS.items()
+}
+_CHOOSE = text(f"""
+    SELECT id FROM ({_OPEN}) AS open_jobs WHERE state = ANY(CAST(:states AS text[])) AND {_FILTERS}
+    ORDER BY id LIMIT :limit
+""")
+_COUNT = text(f"""
+    SELECT state, count(*) AS n
+    FROM (SELECT state FROM ({_OPEN}) AS open_jobs WHERE {_FILTERS} LIMIT :limit) AS matching GROUP BY state
+""")
+
+FIND = text("""
+    SELECT * FROM jobs WHERE id = :id AND queue = :queue
+      AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
+""")
+# Two arms, each with an index of its own; one OR would read every partition.
+RELATIVES = text("""
+    SELECT * FROM (
+        SELECT 'parent' AS relation, id, queue, type, state, tenant_id FROM jobs WHERE id = :parent_id
+        UNION ALL
+        (SELECT 'child', id, queue, type, state, tenant_id FROM jobs WHERE parent_id = :id ORDER BY id LIMIT :limit)
+    ) AS found
+    WHERE CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id
+""")
+ATTEMPTS = text("SELECT * FROM job_attempts WHERE job_id = :id ORDER BY run DESC LIMIT :limit")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs of a queue are meant. `created_…` bound their ids, which tell when a job was ordered."""
+
+    queue: str
+    state: State | None = None
+    type: str | None = None
+    tenant_id: UUID | None = None
+    error_class: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    subject: UUID | None = None
+    """What the job is about, by id: a task, an invoice, a document, a filing. The last two need the tenant."""
+    recipient: UUID | None = None
+
+    def values(self, **more: Any) -> dict[str, Any]:
+        """The statements' parameters."""
+        state, recipient = self.state and str(self.state), self.recipient and str(self.recipient)
+        own = asdict(self) | {"state": state, "recipient": recipient}
+        return {**own, "before": LAST_ID, "first_id": FIRST_ID, "last_id": LAST_ID, **more}
+
+    @property
+    def part(self) -> str:
+        """Which of the two indexes can hold such jobs."""
+        if self.state is None:
+            return "all"
+        return "closed" if self.state in CLOSED else "open"
+
+    @property
+    def selective(self) -> bool:
+        """Whether rows that were looked at may be left out."""
+        return any((self.state, self.type, self.tenant_id, self.error_class, self.subject, self.recipient))
+
+
+def list_jobs(
+    tx: Connection, wanted: JobFilter, *, before: UUID | None, limit: int
+) -> tuple[list[Row[Any]], UUID | None]:
+    """Jobs older than `before`, newest first, and where to go on: None when there are no more."""
+    values = wanted.values(before=before or LAST_ID, window=WINDOW_ROWS)
+    rows = list(tx.execute(_LIST[wanted.part], values | {"limit": limit + 1}))
+    if len(rows) > limit:
+        return rows[:limit], rows[limit - 1].id
+    if not wanted.selective:
+        return rows, None
+    return rows, tx.execute(_REACH[wanted.part], values).scalar_one_or_none()
+
+
+def choose_jobs(tx: Connection, wanted: JobFilter, states: frozenset[State], limit: int) -> list[UUID]:
+    """The oldest open jobs that are meant and in one of `states`."""
+    values = wanted.values(states=[str(state) for state in states], limit=limit)
+    return [row.id for row in tx.execute(_CHOOSE, values)]
+
+
+def count_jobs(tx: Connection, wanted: JobFilter, limit: int = COUNT_LIMIT) -> dict[str, int]:
+    """How many open jobs are meant, by state; counting ends at `limit`."""
+    return {row.state: row.n for row in tx.execute(_COUNT, wanted.values(limit=limit))}
+
+
+def find_job(tx: Connection, queue: str, job_id: UUID, tenant_id: UUID | None) -> Row[Any] | None:
+    """The job, if it is that queue's and that tenant's."""
+    return tx.execute(FIND, {"id": job_id, "queue": queue, "tenant_id": tenant_id}).one_or_none()
+
+
+def relatives_of(tx: Connection, row: Row[Any], tenant_id: UUID | None) -> list[Row[Any]]:
+    """Its parent and its first children, of one tenant alone where given."""
+    values = {"id": row.id, "parent_id": row.parent_id, "tenant_id": tenant_id, "limit": MOST_CHILDREN}
+    return list(tx.execute(RELATIVES, values))
+
+
+def attempts_of(tx: Connection, job_id: UUID) -> list[Row[Any]]:
+    """Its latest runs that did not complete, oldest first."""
+    return list(tx.execute(ATTEMPTS, {"id": job_id, "limit": LONGEST_TIMELINE}))[::-1]
