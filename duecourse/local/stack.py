@@ -109,13 +109,15 @@ def down(home: Home | None = None, *, purge: bool = False, step: Step = silent) 
 
 
 def current(home: Home | None = None) -> Stack:
-    """The running stack. Raises `NotRunning` when a part of it is missing."""
-    home = home or default_home()
-    endpoint = current_endpoint(home)
+    """The deployed stack, whose database may be away: functions and their logs are what one looks at then.
+
+    Raises `NotRunning` when AWS does not answer, or nothing is deployed there.
+    """
+    endpoint = current_endpoint(home or default_home())
     found = deploy.describe(endpoint)
     if found is None:
         raise NotRunning(f"nothing is deployed at {endpoint}: run `duecourse up`")
-    return Stack(endpoint, current_database_url(home), deploy.outputs(found))
+    return Stack(endpoint, "", deploy.outputs(found))
 
 
 def current_endpoint(home: Home) -> str:
@@ -190,7 +192,10 @@ def is_own_database(home: Home | None = None) -> bool:
 def _own_database_url(home: Home, environ: Mapping[str, str] = os.environ) -> str | None:
     """DATABASE_URL, unless it only repeats what `duecourse status --env` printed for ours."""
     given = environ.get("DATABASE_URL")
-    return None if not given or from_url(given).host == str(home.postgres) else given
+    if not given:
+        return None
+    named = from_url(given)
+    return None if (named.host, named.database) == (str(home.postgres), postgres.DATABASE) else given
 
 
 def _own_endpoint(home: Home, environ: Mapping[str, str] = os.environ) -> str | None:

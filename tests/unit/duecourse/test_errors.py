@@ -88,6 +88,8 @@ def test_exported_addresses_of_our_own_stack_do_not_count_as_somebody_elses(
     assert not stack.is_own_database(home)
     with pytest.raises(NotRunning, match="the AWS emulator is not running"):
         stack.current_endpoint(home)
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://postgres@/another?host={home.postgres}")
+    assert stack.is_own_database(home)
 
 
 @pytest.mark.parametrize(
