@@ -29,6 +29,22 @@ demo: $(UV) ## a whole day of compliance refreshes on this machine, in a minute
 test: $(UV) ## every test, with a real PostgreSQL and the deployed template
 	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+.PHONY: bench
+bench: $(UV) ## every measurement against our rivals: 20 minutes; rewrites docs/performance.md
+	@$(RUN) duecourse bench
+
+.PHONY: bench-small
+bench-small: $(UV) ## the same in two minutes; fails where a ratio has regressed
+	@$(RUN) duecourse bench --small
+
+.PHONY: chaos
+chaos: $(UV) ## 100,000 jobs under a storm of faults, three times: half an hour; rewrites docs/reliability.md
+	@$(RUN) duecourse chaos
+
+.PHONY: chaos-small
+chaos-small: $(UV) ## the same with 3,000 jobs, in two minutes; fails where a job is lost, doubled or stuck
+	@$(RUN) duecourse chaos --small
+
 .PHONY: check
 check: $(UV) ## every static check: ruff, mypy, import-linter, cfn-lint, the runtime lock
 	$(RUN) ruff check

@@ -146,6 +146,42 @@ def demo() -> None:
 
 @app.command()
 @command
+def bench(
+    small: Annotated[bool, typer.Option("--small", help="Fewer and shorter rounds: two minutes.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="One section; may be repeated.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the sections that are measured already.")] = False,
+) -> None:
+    """Measure against BullMQ, pg-boss, Procrastinate and Celery. Exit code 1 when a ratio misses its target.
+
+    A small run has few rounds: there, only a ratio that misses by a third counts, as a regression.
+
+    Examples: `duecourse bench --small`, `duecourse bench --only enqueue --only cold`
+    """
+    from duecourse.bench.run import run
+
+    if not run(small=small, only=only or [], resume=resume):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@command
+def chaos(
+    small: Annotated[bool, typer.Option("--small", help="One short run; writes .duecourse/chaos.json.")] = False,
+    seed: Annotated[list[int] | None, typer.Option(help="Of a run; may be repeated. Else 1, or 1, 2 and 3.")] = None,
+    jobs: Annotated[int, typer.Option(min=1_000, help="Jobs of each long run.")] = 100_000,
+) -> None:
+    """Run jobs under a storm of faults, and count: lost, doubled, stuck. Exit code 1 when any is.
+
+    Examples: `duecourse chaos --small`, `duecourse chaos --seed 7 --jobs 20000`
+    """
+    from duecourse.chaos import report
+
+    if not (report.small((seed or [1])[0]) if small else report.full(seed or report.SEEDS, jobs)):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@command
 def invoke(
     function: Function,
     event: Annotated[

@@ -18,8 +18,19 @@ from duecourse.local.seed_words import DOCUMENT_TYPES, FILING_TYPES
 from duecourse.local.seed_world import World, imagine
 from functions.core.errors import DatabaseNotMigrated
 
-KEPT = ("alembic_version", "time_zones", "queues", "job_types", "job_transitions", "schedules")
-"""What migrate fills from the code; `reset` empties every other table."""
+KEPT = (
+    "alembic_version",
+    "time_zones",
+    "queues",
+    "job_types",
+    "job_transitions",
+    "schedules",
+    "operator_actions",
+    "api_tokens",
+    "tenants",
+)
+"""Tables that `reset` does not truncate: what migrate fills from the code, the record of what operators did, and, since
+tokens refer to them, the tenants, which are deleted together with their own tokens alone."""
 
 COLUMN_TYPES: dict[str, dict[str, str]] = {
     "document_types": {"code": "text", "name": "text"},
@@ -85,7 +96,7 @@ def seed(
 
 
 def reset(connection: Connection) -> None:
-    """Remove every tenant, user, job and count. The schema, the catalogue and the schedules stay."""
+    """Remove every tenant, user, job and count. The schema, the catalogue, the schedules and general tokens stay."""
     names = connection.scalars(
         text(
             "SELECT format('%I', relname) FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
@@ -95,6 +106,7 @@ def reset(connection: Connection) -> None:
     ).all()
     if names:
         connection.execute(text(f"TRUNCATE {', '.join(names)} RESTART IDENTITY"))
+        connection.execute(text("DELETE FROM tenants"))
 
 
 def _require_empty(connection: Connection) -> None:

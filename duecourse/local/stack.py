@@ -89,8 +89,9 @@ def up(home: Home | None = None, *, port: int | None = None, step: Step = silent
             note(url)
         with step("CloudFormation stack") as note:
             made = deploy.deploy(url, from_url(database_url), repository=REPOSITORY, migrated=migrated)
-            with _connected(from_url(database_url)) as connection, connection.begin():
-                api_token.ensure(home, connection)
+            if "ApiUrl" in made.outputs:
+                with _connected(from_url(database_url)) as connection, connection.begin():
+                    api_token.ensure(home, connection)
             note(f"{deploy.STACK_NAME} {'deployed' if made.changed else 'is up to date'}, {made.release}")
         return Stack(url, database_url, made.outputs)
 
@@ -113,11 +114,16 @@ def current(home: Home | None = None) -> Stack:
 
     Raises `NotRunning` when AWS does not answer, or nothing is deployed there.
     """
-    endpoint = current_endpoint(home or default_home())
+    home = home or default_home()
+    endpoint = current_endpoint(home)
     found = deploy.describe(endpoint)
     if found is None:
         raise NotRunning(f"nothing is deployed at {endpoint}: run `duecourse up`")
-    return Stack(endpoint, "", deploy.outputs(found))
+    try:
+        database_url = current_database_url(home)
+    except NotRunning:
+        database_url = ""
+    return Stack(endpoint, database_url, deploy.outputs(found))
 
 
 def current_endpoint(home: Home) -> str:

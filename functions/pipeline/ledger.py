@@ -22,7 +22,10 @@ from functions.db.engine import pg_array
 EARLY_TOLERANCE_SECONDS = 1.0
 """A message may come back this much before its job's run_at: visibility timeouts are whole seconds."""
 LOSSES_ALONE_UNTIL_DEATH = 3
-"""A run that is lost alone has no neighbour to blame; the third one is the job's own doing."""
+"""A run that is lost alone has no neighbour to blame; the third one is the job's own doing. Unless PostgreSQL was
+restarted under it: an outage is nobody's doing."""
+LOSSES_UNTIL_DEATH = 10
+"""In a row, whoever is to blame: a job that takes the database down with it must not do so for ever."""
 
 # One claim for the whole batch: the current delivery of each job that is free to run. `id = ANY(one array)` lets
 # PostgreSQL prune the other months' partitions at run time. Ids and deliveries are compared as one text each, which
@@ -55,12 +58,12 @@ TRIAGE = text("""
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[]), CAST(:message_ids AS text[]),
                              CAST(:sent_at AS timestamptz[])) AS m(id, delivery, message_id, sent_at)
     ), held AS MATERIALIZED (
-        SELECT id, type, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost_alone, started_at,
-               dead_message_id, died_at
+        SELECT id, type, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost, lost_alone,
+               started_at, dead_message_id, died_at
         FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
     ), judged AS MATERIALIZED (
         SELECT m.id, m.message_id, m.sent_at, h.type, h.state, h.runs, h.started_at, h.lease_until,
-            coalesce(h.lost_alone + (h.state = 'active' AND h.claimed_alone)::int, 0) AS lost_alone,
+            coalesce(h.lost_alone + (h.state = 'active' AND blame.falls)::int, 0) AS lost_alone,
             CASE
                 WHEN h.id IS NULL THEN 'gone'
                 WHEN h.delivery <> m.delivery OR h.state IN ('completed', 'cancelled', 'paused', 'blocked') THEN 'stale'
@@ -68,7 +71,8 @@ TRIAGE = text("""
                 WHEN h.state = 'dead' AND m.sent_at > h.died_at THEN 'revived'
                 WHEN h.state = 'dead' THEN 'stale'
                 WHEN h.state = 'active' AND h.lease_until > clock_timestamp() THEN 'busy'
-                WHEN h.state = 'active' AND h.lost_alone + h.claimed_alone::int >= :deadly THEN 'crashed'
+                WHEN h.state = 'active' AND (h.lost_alone + blame.falls::int >= :deadly
+                                             OR h.claimed_alone AND h.lost + 1 >= :most_losses) THEN 'crashed'
                 WHEN h.state = 'active' THEN 'lost'
                 WHEN h.deadline_at <= clock_timestamp() THEN 'expired'
                 WHEN h.run_at > clock_timestamp() + :tolerance * interval '1 second' THEN 'early'
@@ -79,6 +83,7 @@ TRIAGE = text("""
                 CASE WHEN h.state = 'active' THEN h.lease_until ELSE h.run_at END - clock_timestamp()))::float8
                 AS wait_seconds
         FROM message m LEFT JOIN held h ON h.id = m.id
+        CROSS JOIN LATERAL (SELECT h.claimed_alone AND h.started_at > pg_postmaster_start_time() AS falls) AS blame
     ), attempt AS (
         INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
         SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out before the run was settled', started_at
@@ -103,7 +108,9 @@ TRIAGE = text("""
             sent_at = CASE judged.verdict WHEN 'revived' THEN judged.sent_at ELSE j.sent_at END,
             error_class = CASE judged.verdict WHEN 'crashed' THEN 'Crashed' ELSE j.error_class END,
             error = CASE judged.verdict
-                WHEN 'crashed' THEN 'crashed: ' || :deadly || ' runs alone in their batch were lost before they settled'
+                WHEN 'crashed' THEN format(
+                    'crashed: %s runs in a row were lost before they settled, %s of them alone', j.lost + 1,
+                    judged.lost_alone)
                 WHEN 'expired' THEN 'its deadline passed before it could run'
                 ELSE j.error END,
             dead_message_id = CASE judged.verdict WHEN 'crashed' THEN judged.message_id END,
@@ -284,6 +291,7 @@ def triage(tx: Connection, messages: Sequence[Reference], *, queue: str, forgets
             "sent_at": [message.sent_at for message in messages],
             "tolerance": EARLY_TOLERANCE_SECONDS,
             "deadly": LOSSES_ALONE_UNTIL_DEATH,
+            "most_losses": LOSSES_UNTIL_DEATH,
         },
     )
     return [Judged(row.id, Verdict(row.verdict), row.wait_seconds, row.lost_alone) for row in rows]

@@ -86,7 +86,8 @@ RESEND = text("""
     UPDATE jobs AS j SET
         state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
         lost = j.lost + (j.state = 'active')::int,
-        lost_alone = j.lost_alone + (j.state = 'active' AND j.claimed_alone)::int,
+        lost_alone = j.lost_alone
+            + (j.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int,
         claim_token = NULL, lease_until = NULL,
         delivery = j.delivery + 1, sent_at = NULL, outbox_at = now(),
         resend_after = coalesce(j.resend_after, CAST(:first AS interval)) * 2

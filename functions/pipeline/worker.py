@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -18,10 +19,12 @@ from uuid import UUID, uuid4
 
 from aws_lambda_powertools.metrics import MetricUnit
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import (
     ConfigurationError,
+    DuecourseError,
     LeaseLost,
     NewerEnvelope,
     RejectedMessage,
@@ -181,9 +184,12 @@ def _work(run: _Run, batch: Batch) -> dict[UUID, Decision]:
         decisions = _perform_and_settle(run, batch)
     except LeaseLost as error:
         observe.logger().warning("lease_lost", error=str(error))
-        decisions = {job.id: release(job, str(error)) for job in run.claimed}
-        with transaction() as tx:
-            _settle(run, decisions, tx)
+        decisions = _release(run, str(error))
+    except Exception as error:
+        if _nobodys_fault(error):
+            with suppress(DBAPIError, DuecourseError):  # still away: the leases run out
+                _release(run, observe.summary(error))
+        raise
     report.finished(run.claimed, decisions, run.seconds(), batch)
     return decisions
 
@@ -205,6 +211,14 @@ def _perform_and_settle(run: _Run, batch: Batch) -> dict[UUID, Decision]:
         _order_followers(endings, tx, batch)
         if lost := len(run.claimed) - _settle(run, decisions, tx):
             raise LeaseLost(f"{lost} of {len(run.claimed)} jobs are no longer held by this run: nothing was committed")
+    return decisions
+
+
+def _release(run: _Run, reason: str) -> dict[UUID, Decision]:
+    """Give the jobs back as if they had not been claimed. Had the commit been made after all, the token is gone."""
+    decisions = {job.id: release(job, reason) for job in run.claimed}
+    with transaction() as tx:
+        _settle(run, decisions, tx)
     return decisions
 
 

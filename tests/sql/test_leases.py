@@ -105,7 +105,7 @@ def test_the_third_loss_alone_is_death(flow: Flow) -> None:
     assert flow.deliver(messages) == [messages[0]["MessageId"]]
     row = flow.job(job_id)
     assert (row.state, row.attempts, row.error_class) == ("dead", 0, "Crashed")
-    assert row.error.startswith("crashed: 3 runs alone")
+    assert row.error.startswith("crashed: 3 runs in a row")
     assert flow.attempts(job_id) == [(1, "lost", False), (2, "lost", False), (3, "lost", False)]
 
 

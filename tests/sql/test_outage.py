@@ -15,7 +15,7 @@ from functions.core.errors import DatabaseAway
 from functions.db import engine as db
 from functions.db.migrate import migrate
 from functions.db.settings import load_settings
-from functions.pipeline import worker
+from functions.pipeline import ledger, worker
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -180,3 +180,57 @@ def _forget_connection() -> None:
 
 def _logged(caplog: pytest.LogCaptureFixture) -> str:
     return " ".join(str(vars(record).get("error", "")) for record in caplog.records)
+
+
+def _restart(away: Flow, server: Path) -> None:
+    away.observer.dispose()
+    embedded.stop(server)
+    embedded.start(server)
+
+
+def test_outages_under_a_job_that_is_alone_in_its_batch_are_not_its_doing(away: Flow, server: Path) -> None:
+    [job_id] = away.order(request("test.each", hook="outage"))
+    jobs.HOOKS["outage"] = partial(_restart, away, server)
+    away.relay()
+    [message] = away.receive()
+    for _ in range(ledger.LOSSES_ALONE_UNTIL_DEATH + 1):
+        assert away.deliver([message]) == [message["MessageId"]]
+        away.expire_leases()
+    jobs.HOOKS["outage"] = lambda: None
+    assert away.deliver([message]) == []
+    row = away.job(job_id)
+    assert (row.state, row.attempts) == ("completed", 0)
+    assert away.effects() == {job_id: 1}
+
+
+def test_a_job_that_takes_the_database_down_with_it_again_and_again_dies_in_the_end(away: Flow, server: Path) -> None:
+    [job_id] = away.order(request("test.each"))
+    away.relay()
+    [message] = away.receive()
+    away.rows(
+        "UPDATE jobs SET state = 'active', claim_token = gen_random_uuid(), claimed_alone = true, runs = 10,"
+        " lost = :lost, started_at = pg_postmaster_start_time() - interval '1 minute',"
+        " lease_until = now() - interval '1 second' WHERE id = :id",
+        id=job_id,
+        lost=ledger.LOSSES_UNTIL_DEATH - 1,
+    )
+    assert away.deliver([message]) == [message["MessageId"]]
+    row = away.job(job_id)
+    assert (row.state, row.error_class) == ("dead", "Crashed")
+    assert row.error == "crashed: 10 runs in a row were lost before they settled, 0 of them alone"
+
+
+def test_a_connection_that_breaks_under_a_run_gives_the_job_back_at_once(away: Flow) -> None:
+    [job_id] = away.order(request("test.each", hook="break"))
+    jobs.HOOKS["break"] = lambda: away.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state <> 'idle'"
+        " AND backend_type = 'client backend'"
+    )
+    away.relay()
+    [message] = away.receive()
+    assert away.deliver([message]) == [message["MessageId"]]
+    row = away.job(job_id)
+    assert (row.state, row.attempts, row.lost) == ("waiting", 0, 0)
+    jobs.HOOKS["break"] = lambda: None
+    assert away.deliver([message]) == []
+    assert away.effects() == {job_id: 1}
