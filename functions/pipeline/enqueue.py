@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -35,13 +34,13 @@ PLAIN_FIELDS = (
 
 # The answers come back as two texts: pg8000 decodes a value at a time, 10 µs a row.
 ENQUEUE = text("""
-    SELECT string_agg(id::text, ',' ORDER BY ordinal), string_agg(created::int::text, '' ORDER BY ordinal)
+    SELECT string_agg(encode(uuid_send(id), 'hex'), ',' ORDER BY ordinal),
+           string_agg(created::int::text, '' ORDER BY ordinal)
     FROM enqueue_jobs(CAST(:orders AS jsonb))
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """What became of an order: the job's id, and whether this order created it (else its dedup key was taken)."""
 
     id: UUID
@@ -53,7 +52,8 @@ def enqueue(tx: Connection, requests: Sequence[JobRequest], *, catalog: Catalog 
 
     Raises `UnknownJobType` or `InvalidPayload` before anything is written.
     """
-    orders = [_order(request, catalog) for request in requests]
+    contracts = {name: resolve(catalog.job_type(name).payload) for name in {request.type for request in requests}}
+    orders = [_order(request, contracts[request.type]) for request in requests]
     return _insert(tx, [_encode(part) for part in chunks(orders, ORDERS_PER_STATEMENT)])
 
 
@@ -66,22 +66,28 @@ def _insert(tx: Connection, parts: Sequence[str]) -> list[Enqueued]:
     enqueued: list[Enqueued] = []
     for part in parts:
         ids, created = tx.execute(ENQUEUE, {"orders": part}).one()
-        enqueued += map(Enqueued, map(UUID, ids.split(",")), map("1".__eq__, created))
+        # From the number: UUID() takes twice as long to read its own text.
+        enqueued += [
+            Enqueued(UUID(int=int(digits, 16)), made == "1")
+            for digits, made in zip(ids.split(","), created, strict=True)
+        ]
     return enqueued
 
 
 def validate_payload(job_type: str, payload: Mapping[str, Any], *, catalog: Catalog = CATALOG) -> BaseModel:
     """The payload as its contract's type. Raises `InvalidPayload`: where and why, without the values."""
-    contract = resolve(catalog.job_type(job_type).payload)
+    return _validated(resolve(catalog.job_type(job_type).payload), job_type, payload)
+
+
+def _validated(contract: type[BaseModel], job_type: str, payload: Mapping[str, Any]) -> BaseModel:
     try:
-        model: BaseModel = contract.model_validate(payload)
+        return contract.model_validate(payload)
     except ValidationError as error:
         raise InvalidPayload(f"the payload of {job_type} is invalid: {describe(error)}") from None
-    return model
 
 
-def _order(request: JobRequest, catalog: Catalog) -> dict[str, Any]:
-    payload = validate_payload(request.type, request.payload, catalog=catalog)
+def _order(request: JobRequest, contract: type[BaseModel]) -> dict[str, Any]:
+    payload = _validated(contract, request.type, request.payload)
     order: dict[str, Any] = {"type": request.type, "payload": payload.model_dump(mode="json")}
     for name in PLAIN_FIELDS:
         if (value := getattr(request, name)) is not None:
