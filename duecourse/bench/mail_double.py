@@ -1,4 +1,4 @@
-"""A double of SES and Secrets Manager over HTTP: it accepts every mail and counts them."""
+"""A double of SES, Secrets Manager and Lambda over HTTP: it accepts every mail, and knows no event source mapping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ACCOUNT = {"SendQuota": {"Max24HourSend": -1, "MaxSendRate": 100_000, "SentLast24Hours": 0}, "SendingEnabled": True}
+MAPPINGS: dict[str, list[object]] = {"EventSourceMappings": []}
 SECRET = {"SecretString": "a key of the benchmark's own, long enough"}
 
 
@@ -36,7 +37,7 @@ def running() -> Iterator[Double]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer(ACCOUNT)
+            self._answer(MAPPINGS if "event-source-mappings" in self.path else ACCOUNT)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
