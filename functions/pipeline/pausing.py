@@ -50,10 +50,15 @@ def put_mappings_in_step(catalog: Catalog = CATALOG) -> int:
     """Switch every queue's mapping to what its row says. Returns how many were not in step."""
     with transaction() as tx:
         paused = {row.name for row in tx.execute(PAUSED)}
+    try:
+        found = mappings.all_mappings()
+    except (BotoCoreError, ClientError) as error:
+        observe.logger().warning("mappings_unknown", error=observe.summary(error))
+        return 0
     switched = 0
     for queue in catalog.queues:
+        before = found.get(settings().worker_function(queue))
         try:
-            before = mappings.mapping_of(settings().worker_function(queue))
             after = before and mappings.switch(before, on=queue not in paused)
         except (BotoCoreError, ClientError) as error:
             # Most often a change under way; the next sweep looks again.

@@ -13,6 +13,7 @@ from functions.aws import mappings
 from functions.aws.mappings import Mapping
 from functions.core.job import JobRequest
 from functions.pipeline import pausing, relay
+from functions.pipeline.settings import settings
 from tests.api import Answer, call, token
 from tests.harness import Queues, new_tenant, order, work
 
@@ -24,11 +25,15 @@ class Lambdas:
         self.states = {"upkeep": "Enabled", "email": "Enabled"}
         self.refuses = False
         monkeypatch.setattr(mappings, "mapping_of", self.mapping_of)
+        monkeypatch.setattr(mappings, "all_mappings", self.all_mappings)
         monkeypatch.setattr(mappings, "client", lambda _: self)
 
     def mapping_of(self, function_name: str) -> Mapping | None:
         queue = next((name for name in self.states if function_name.endswith(f"-{name}-worker")), None)
         return queue and Mapping(queue, self.states[queue])  # type: ignore[return-value]
+
+    def all_mappings(self) -> dict[str, Mapping]:
+        return {settings().worker_function(name): Mapping(name, state) for name, state in self.states.items()}
 
     def update_event_source_mapping(self, *, UUID: str, Enabled: bool) -> dict[str, str]:  # noqa: N803 - AWS's names
         if self.refuses:
