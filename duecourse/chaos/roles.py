@@ -29,6 +29,7 @@ RELAY_PAUSE_SECONDS = 0.3
 IDLE_SECONDS = 0.5
 """A queue that was found empty is not asked again before."""
 AWAY_SECONDS = 0.5
+ERROR_LIMIT = 200
 BATCHES = (1, 10, 10, 50)
 """The emulator's own mappings never deliver more than ten; here the larger ones of AWS are played as well."""
 SET_ASIDE, TWICE, SHORT_VISIBILITY = 0.04, 0.02, 0.02
@@ -92,7 +93,7 @@ def _guard(saboteur: Saboteur, run: Callable[[], int]) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from functions.core.errors import DuecourseError
-    from functions.db.engine import is_conflict, is_outage
+    from functions.db.engine import error_text, is_conflict, is_outage
 
     try:
         return run()
@@ -101,7 +102,8 @@ def _guard(saboteur: Saboteur, run: Callable[[], int]) -> int:
     except Exception as error:  # noqa: BLE001 - an invocation that failed is a finding, not the end of the run
         if not (is_outage(error) or is_conflict(error)):
             last = traceback.extract_tb(error.__traceback__)[-1]
-            saboteur.note(f"exception {type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}")  # noqa: PTH119
+            place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
+            saboteur.note(f"exception {type(error).__name__} at {place}: {error_text(error)[:ERROR_LIMIT]!r}")
         time.sleep(AWAY_SECONDS)
     return 0
 

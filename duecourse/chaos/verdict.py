@@ -13,7 +13,16 @@ from sqlalchemy import Connection, text
 from duecourse.chaos.load import PROBES, Kind
 from functions.pipeline.conservation import conservation
 
-JOBS = text("SELECT id, type, state, error_class, error FROM jobs")
+JOBS = text("""
+    SELECT id, type, state, error_class, error,
+        concat_ws(', ', state, 'run ' || runs, 'lost ' || lost, 'delivery ' || delivery,
+            'due ' || round(extract(epoch FROM run_at - clock_timestamp())) || ' s',
+            'sent ' || round(extract(epoch FROM sent_at - clock_timestamp())) || ' s',
+            'to be sent ' || round(extract(epoch FROM outbox_at - clock_timestamp())) || ' s',
+            'lease ' || round(extract(epoch FROM lease_until - clock_timestamp())) || ' s',
+            'sent again after ' || extract(epoch FROM resend_after) || ' s', error) AS standing
+    FROM jobs
+""")
 EFFECTS = text("SELECT job_id, count(*) AS n FROM probe_effects GROUP BY job_id")
 HISTORY = text("""
     SELECT count(*) FILTER (WHERE n = 0) AS missing, coalesce(sum(n - 1) FILTER (WHERE n > 1), 0) AS doubled
@@ -92,7 +101,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[UUID]
         if job is None:
             count.wrong("lost", who, "not in the ledger")
         elif job.state in OPEN_STATES:
-            count.wrong("stuck", who, f"{job.state}: {job.error}")
+            count.wrong("stuck", who, job.standing)
         else:
             _check_end(count, who, kind, job)
             if kind in PROBES:
@@ -105,7 +114,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[UUID]
         if job.type != "email.event":
             count.wrong("unordered", f"{job.type} {job_id}", f"is {job.state}")
         elif job.state != "completed":
-            count.wrong("stuck", f"event of the provider {job_id}", f"{job.state}: {job.error}")
+            count.wrong("stuck", f"event of the provider {job_id}", job.standing)
     history = tx.execute(HISTORY).one()
     losses = tx.execute(LOSSES).one()
     return Verdict(

@@ -12,11 +12,13 @@ from functions.pipeline import observe
 from functions.pipeline.decide import HandBack
 from functions.pipeline.inbox import Message, Reply
 
-# The body is not kept: it may be personal, and the dead-letter queue has it.
+# The body is not kept: it may be personal, and the dead-letter queue has it. A standard queue may deliver a message
+# twice in one batch, and an upsert may not meet a row twice.
 REJECT = text("""
     INSERT INTO rejected_messages (queue, message_id, reason, receives)
-    SELECT :queue, message_id, reason, receives
+    SELECT DISTINCT ON (message_id) :queue, message_id, reason, receives
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(message_id text, reason text, receives integer)
+    ORDER BY message_id, receives DESC
     ON CONFLICT (queue, message_id) DO UPDATE
         SET reason = excluded.reason, receives = excluded.receives, last_seen = now()
 """)

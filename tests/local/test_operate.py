@@ -32,7 +32,10 @@ ORDER = """
                        run_at => now() + interval '1 day') AS id
     FROM generate_series(1, :count) AS n
 """
-RUN = "UPDATE jobs SET state = 'active', claim_token = id, runs = 3, attempts = 3, outbox_at = NULL RETURNING id"
+RUN = """
+    UPDATE jobs SET state = 'active', claim_token = id, runs = 3, attempts = 3, outbox_at = NULL, sent_at = now()
+    RETURNING id
+"""
 DIE = """
     UPDATE jobs SET state = 'dead', claim_token = NULL, died_at = now(), dead_message_id = 'message', run_at = now(),
         error_class = died.error

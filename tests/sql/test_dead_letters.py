@@ -137,6 +137,17 @@ def test_poison_goes_to_the_dlq_with_its_reason_and_harms_no_neighbour(flow: Flo
     assert flow.effects() == {job_id: 1}
 
 
+def test_poison_delivered_twice_in_one_batch_is_one_row_and_harms_no_neighbour(flow: Flow) -> None:
+    [neighbour] = flow.order(request("test.each"))
+    flow.relay()
+    flow.queues.send("standard", "noise")
+    messages = flow.receive()
+    [poison] = [message for message in messages if message["Body"] == "noise"]
+    flow.deliver([*messages, poison])
+    assert len(flow.rows("SELECT * FROM rejected_messages")) == 1
+    assert flow.effects() == {neighbour: 1}
+
+
 def test_poison_releases_its_fifo_group(flow: Flow) -> None:
     flow.queues.send("ordered", "poison", MessageGroupId="a", MessageDeduplicationId="p")
     [job_id] = flow.order(request("test.ordered", group_key="a"))

@@ -98,7 +98,10 @@ def test_what_waits_is_dead_paused_or_stuck_is_found(queues: Queues, observer: E
             text("UPDATE jobs SET state = 'dead', claim_token = NULL, died_at = now() WHERE id = :id"), {"id": dead}
         )
         tx.execute(
-            text("UPDATE jobs SET run_at = now() - interval '2 hours', outbox_at = NULL WHERE id = :id"), {"id": old}
+            text(
+                "UPDATE jobs SET run_at = now() - interval '2 hours', outbox_at = NULL, sent_at = now() WHERE id = :id"
+            ),
+            {"id": old},
         )
     queues.send("email-bulk", "whatever")
     beats(observer)

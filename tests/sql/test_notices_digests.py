@@ -103,7 +103,10 @@ def planned(tx: Connection, schedule: str, day: datetime) -> Row[Any]:
 
 def end(tx: Connection, job_id: UUID, state: str = "completed") -> None:
     tx.execute(
-        text("UPDATE jobs SET state = 'active', claim_token = gen_random_uuid(), outbox_at = NULL WHERE id = :id"),
+        text("""
+            UPDATE jobs SET state = 'active', claim_token = gen_random_uuid(), outbox_at = NULL, sent_at = now()
+            WHERE id = :id
+        """),
         {"id": job_id},
     )
     tx.execute(

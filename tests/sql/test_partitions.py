@@ -43,9 +43,9 @@ def add(tx: Connection, at: datetime, state: State = State.WAITING, *, attempts:
     """A job whose id was made at that instant."""
     row = tx.execute(
         text("""
-            INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at,
+            INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at, sent_at,
                               claim_token, died_at, closed_at)
-            VALUES (uuid7(:at), 'upkeep', 'upkeep.probe', :state, '{}', 0, 'c', now(),
+            VALUES (uuid7(:at), 'upkeep', 'upkeep.probe', :state, '{}', 0, 'c', now(), now(),
                     CASE WHEN :state = 'active' THEN gen_random_uuid() END, CASE WHEN :state = 'dead' THEN now() END,
                     CASE WHEN :state IN ('completed', 'cancelled') THEN now() END)
             RETURNING id

@@ -12,10 +12,11 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from functions.aws import sqs
 from functions.core.errors import DuecourseError
-from functions.pipeline import sweep
+from functions.pipeline import relay, sweep, worker
 from functions.pipeline.conservation import conservation
 from functions.pipeline.sweep import FIRST_RESEND_SECONDS, FOLD, MESSAGE_RETENTION, RESEND_BEFORE_EXPIRY
 from tests import jobs
@@ -157,6 +158,38 @@ def test_a_run_whose_worker_vanished_with_its_message_is_lost_and_runs_again_at_
     jobs.HOOKS["vanish"] = lambda: None
     flow.work()
     assert flow.effects() == {job_id: 1}
+
+
+@pytest.mark.parametrize("at_work", [True, False], ids=["in its first run", "after it"])
+def test_what_a_relay_sent_and_did_not_mark_is_missed_like_any_other(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, at_work: bool
+) -> None:
+    [job_id] = flow.order(request("test.each", do="retry", delay=0))
+    with monkeypatch.context() as broken:
+        broken.setattr(relay, "MARK_SENT", None)
+        with pytest.raises(Exception, match="Not an executable object"):
+            flow.relay()
+    messages = flow.receive()
+    if at_work:
+        with monkeypatch.context() as broken:
+            broken.setattr(worker, "settle", None)
+            with pytest.raises(TypeError):
+                flow.deliver(messages)
+        flow.expire_leases()
+    else:
+        flow.deliver(messages)
+    lose_receipts(flow, messages)
+    age(flow, LONG)
+    assert [resent(flow), resent(flow)] == [0, 1]
+    flow.make_due()
+    assert flow.work() == 1
+    assert flow.job(job_id).runs == 2
+
+
+def test_a_job_that_is_neither_sent_nor_to_be_sent_cannot_be_written(flow: Flow) -> None:
+    flow.order(request("test.each"))
+    with pytest.raises(DBAPIError, match="jobs_reach_their_queue"):
+        flow.rows("UPDATE jobs SET outbox_at = NULL")
 
 
 @pytest.mark.parametrize(

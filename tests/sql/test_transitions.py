@@ -19,9 +19,9 @@ from functions.pipeline.sweep import FOLD
 from tests.harness import states
 
 INSERT = text("""
-    INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at,
+    INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at, sent_at,
                       claim_token, died_at, closed_at)
-    SELECT id, :queue, :queue || '.type', :state, '{}', 0, 'c', now(),
+    SELECT id, :queue, :queue || '.type', :state, '{}', 0, 'c', now(), now(),
            CASE WHEN :state = 'active' THEN gen_random_uuid() END,
            CASE WHEN :state = 'dead' THEN now() END,
            CASE WHEN :closed THEN now() END
