@@ -12,9 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from duecourse.local.delivery import Context
 from functions.api import app
 from functions.api.identity import new_token, token_hash
-from tests.harness import Context
 
 SOURCE = "203.0.113.7"
 

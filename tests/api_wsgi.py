@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from duecourse.local.delivery import Context
 from functions.api import app
 from tests.api import event
-from tests.harness import Context
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from duecourse.local.delivery import Context, event_of
 from functions.aws import sqs
 from functions.aws.clients import client
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import JobRequest
 from functions.pipeline.enqueue import enqueue
 from functions.pipeline.worker import handle
-
-
-@dataclass
-class Context:
-    """A Lambda context whose time runs out for real."""
-
-    seconds: float = 60.0
-    started: float = field(default_factory=time.monotonic)
-    function_name: str = "tests"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self.seconds - (time.monotonic() - self.started)) * 1000))
 
 
 @dataclass
@@ -93,22 +80,6 @@ class Queues:
 
 def _arn(url: str) -> str:
     return str(client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"])
-
-
-def event_of(messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The event that a mapping would make of messages received."""
-    return {
-        "Records": [
-            {
-                "messageId": item["MessageId"],
-                "receiptHandle": item["ReceiptHandle"],
-                "body": item["Body"],
-                "attributes": item["Attributes"],
-                "eventSource": "aws:sqs",
-            }
-            for item in messages
-        ]
-    }
 
 
 Handler = Callable[..., dict[str, Any]]

@@ -14,13 +14,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, Engine, Row, text
 
+from duecourse.local.delivery import Context
 from functions.aws import ses, sqs
 from functions.core.catalog import CATALOG
 from functions.core.job import JobRequest
 from functions.email import settings as mail_settings
 from functions.pipeline.settings import settings as queue_settings
 from functions.pipeline.worker import handle
-from tests.harness import Context, new_tenant, order
+from tests.harness import new_tenant, order
 
 ENVIRONMENT = {
     "MAIL_SENDER": "no-reply@firm.example",

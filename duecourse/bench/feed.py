@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,19 +36,6 @@ SEND_DUE = text("""
     RETURNING id, type, delivery, tenant_id
 """)
 MAKE_DUE = text("UPDATE jobs SET run_at = now(), outbox_at = now() WHERE outbox_at > now()")
-
-
-@dataclass
-class Context:
-    """A Lambda context whose time runs out for real."""
-
-    seconds: float = 900.0
-    started: float = field(default_factory=time.monotonic)
-    function_name: str = "bench"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self.seconds - (time.monotonic() - self.started)) * 1000))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from duecourse.bench import feed, mail_double
 from duecourse.bench.bench import Bench
 from duecourse.bench.measure import Figure, Result
 from duecourse.bench.refresh_world import TODAY
+from duecourse.local.delivery import LONGEST_SECONDS, Context
 from functions.aws.clients import client
 from functions.core.errors import DuecourseError
 from functions.core.job import JobRequest
@@ -121,7 +122,7 @@ def _work(job_type: str, tenants: list[UUID]) -> None:
     with transaction() as tx:
         enqueue(tx, [JobRequest(job_type, payload, tenant_id=tenant) for tenant in tenants])
     while event := feed.take("scheduled-email", PLANNER_BATCH):
-        handle(event, feed.Context(), queue="scheduled-email")
+        handle(event, Context(LONGEST_SECONDS), queue="scheduled-email")
 
 
 def _send() -> None:
@@ -130,7 +131,7 @@ def _send() -> None:
         events = 0
         while event := feed.take("email-bulk", MAIL_BATCH):
             events += 1
-            handle(event, feed.Context(), queue="email-bulk")
+            handle(event, Context(LONGEST_SECONDS), queue="email-bulk")
         if not events:
             return
     raise DuecourseError(f"mails are still waiting after {MOST_ROUNDS} rounds")

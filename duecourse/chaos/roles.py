@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,18 +34,6 @@ BATCHES = (1, 10, 10, 50)
 SET_ASIDE, TWICE, SHORT_VISIBILITY = 0.04, 0.02, 0.02
 """Shares of the batches of which some messages are delayed, that are delivered twice, and that become visible again
 while they are at work."""
-
-
-@dataclass
-class Context:
-    """The Lambda context of an invocation."""
-
-    ends: float = field(default_factory=lambda: time.monotonic() + TIMEOUT_SECONDS)
-    function_name: str = "chaos"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self.ends - time.monotonic()) * 1000))
 
 
 def serve(saboteur: Saboteur) -> None:
@@ -109,6 +96,7 @@ def _guard(saboteur: Saboteur, run: Callable[[], int]) -> int:
 
 
 def _serve_one(name: str, saboteur: Saboteur) -> int:
+    from duecourse.local.delivery import Context, event_of
     from functions.aws import sqs
     from functions.core.catalog import CATALOG
     from functions.pipeline.settings import settings
@@ -130,10 +118,10 @@ def _serve_one(name: str, saboteur: Saboteur) -> int:
         saboteur.note("visibility running out")
     if not fifo and saboteur.strikes(SET_ASIDE):
         messages = _set_aside(url, messages, saboteur)
-    answer = handle(_event(messages), Context(), queue=name)
+    answer = handle(event_of(messages), Context(TIMEOUT_SECONDS), queue=name)
     if saboteur.strikes(TWICE):
         saboteur.note("delivered twice")
-        answer = handle(_event(messages), Context(), queue=name)
+        answer = handle(event_of(messages), Context(TIMEOUT_SECONDS), queue=name)
     failed = {item["itemIdentifier"] for item in answer["batchItemFailures"]}
     sqs.delete(url, [item["ReceiptHandle"] for item in messages if item["MessageId"] not in failed])
     return len(messages)
@@ -150,18 +138,3 @@ def _set_aside(url: str, messages: list[dict[str, Any]], saboteur: Saboteur) -> 
     if waits:
         sqs.change_visibility(url, waits)
     return messages[half:]
-
-
-def _event(messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "Records": [
-            {
-                "messageId": item["MessageId"],
-                "receiptHandle": item["ReceiptHandle"],
-                "body": item["Body"],
-                "attributes": item["Attributes"],
-                "eventSource": "aws:sqs",
-            }
-            for item in messages
-        ]
-    }

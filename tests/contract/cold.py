@@ -15,6 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, text
 
 from duecourse.lint_template import REPOSITORY
+from duecourse.local.delivery import event_of
 from functions.core.catalog import CATALOG
 from functions.core.job import JobRequest
 from functions.pipeline.relay import message_of
@@ -113,7 +114,7 @@ def _message(tx: Connection, request: JobRequest) -> Any:
         "Body": message_of(harness.job(tx, job_id), fifo=False).body,
         "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1795485600000"},
     }
-    return harness.event_of([message])
+    return event_of([message])
 
 
 def _refresh_message(tx: Connection) -> Any:
@@ -137,7 +138,7 @@ def _stale(job_type: str) -> Callable[[Connection], Any]:
             "Body": json.dumps(body),
             "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1795485600000"},
         }
-        return harness.event_of([message])
+        return event_of([message])
 
     return prepare
 

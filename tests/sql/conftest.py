@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, Row, text
 
+from duecourse.local.delivery import Context
 from functions.aws.clients import client
 from functions.core.job import JobRequest
 from functions.email import settings as mail_settings
@@ -17,7 +18,7 @@ from functions.pipeline import relay
 from functions.pipeline.conservation import Conservation, conservation
 from functions.pipeline.settings import settings
 from tests import harness, jobs
-from tests.harness import Context, Queues
+from tests.harness import Queues
 from tests.mail import Post, open_post
 from tests.notices import Firm
 

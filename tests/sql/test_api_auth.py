@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
+from duecourse.local.delivery import Context
 from functions.api import app, auth
 from functions.api.auth import FAILURES_PER_MINUTE
 from functions.api.identity import Caller, Role, token_hash
@@ -17,7 +18,7 @@ from functions.core.errors import BadEvent
 from functions.db.engine import statements
 from functions.pipeline import sweep
 from tests.api import SOURCE, Answer, call, token
-from tests.harness import Context, new_tenant
+from tests.harness import new_tenant
 
 SCHEME = {"authorization": "Basic YWRtaW46YWRtaW4="}
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from duecourse.local.delivery import Context
 from functions.api import app, paging
 from functions.api.audit import ROWS_LOOKED_AT
 from functions.api.models import ProblemDetails
 from functions.api.problems import CONTENT_TYPE, Problem
 from tests.api import Answer, call, event, token
-from tests.harness import Context
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from duecourse.local.delivery import Context
 from functions.pipeline.batch import TIME_RESERVE_SECONDS
 from tests import jobs
-from tests.harness import Context
 from tests.jobs import request
 from tests.sql.conftest import Flow
 

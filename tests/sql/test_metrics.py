@@ -10,11 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
+from duecourse.local.delivery import Context
 from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG
 from functions.pipeline import relay, sweep, vitals
 from tests import api
-from tests.harness import Context, Queues, order, probe, work
+from tests.harness import Queues, order, probe, work
 
 
 def samples(token: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:

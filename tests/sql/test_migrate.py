@@ -16,6 +16,7 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, text
 
+from duecourse.local.delivery import Context
 from functions.compliance import refresh
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DatabaseNotMigrated, DuecourseError
@@ -25,7 +26,7 @@ from functions.db.migrate import MIGRATIONS, _alembic_config, migrate, sync_cata
 from functions.db.settings import DatabaseSettings, connection_url
 from functions.pipeline import relay, sweep
 from functions.pipeline.conservation import conservation
-from tests.harness import Context, Queues, order, probe, states
+from tests.harness import Queues, order, probe, states
 from tests.sql.test_planning_day import tick
 
 MIGRATE = "from functions.db.migrate import handler; handler({}, None)"

@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from duecourse.local import postgres as embedded
+from duecourse.local.delivery import Context
 from functions.core.job import JobRequest
 from functions.db import engine as db
 from functions.db.migrate import migrate
 from functions.pipeline import relay
-from tests.harness import Context, Queues, deliver, order, probe, states
+from tests.harness import Queues, deliver, order, probe, states
 
 STATEMENT = re.compile(
     r"\[(?P<pid>\d+)\] LOG:  (?:statement|execute [^:]*): (?P<sql>.*?)(?=\n\d{4}-\d\d-\d\d |\Z)", re.DOTALL

@@ -14,13 +14,14 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from duecourse.local.delivery import Context
 from functions.aws import sqs
 from functions.core.errors import DuecourseError
 from functions.pipeline import relay, sweep, worker
 from functions.pipeline.conservation import conservation
 from functions.pipeline.sweep import FIRST_RESEND_SECONDS, FOLD, MESSAGE_RETENTION, RESEND_BEFORE_EXPIRY
 from tests import jobs
-from tests.harness import Context, Queues, order, probe, states
+from tests.harness import Queues, order, probe, states
 from tests.jobs import request
 from tests.sql.conftest import Flow
 
