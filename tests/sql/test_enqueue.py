@@ -39,6 +39,13 @@ def test_thousands_are_ordered_at_once_and_come_back_in_their_order(database: En
         assert part == sorted(part), "ids of one statement do not sort in their order"
 
 
+@pytest.mark.parametrize("note", ["NaN", "-Infinity", "\\u0000", '"}\\', "漢字 🎉 \u2028", "Müller"])
+def test_a_text_that_only_speaks_of_what_jsonb_refuses_is_kept_as_it_is(database: Engine, note: str) -> None:
+    with database.begin() as tx:
+        [odd, plain] = order(tx, probe(note=note), probe())
+        assert (job(tx, odd).payload["note"], job(tx, plain).payload["note"]) == (note, "")
+
+
 def test_ordering_nothing_orders_nothing(database: Engine) -> None:
     with database.begin() as tx:
         assert enqueue(tx, []) == []
@@ -67,6 +74,8 @@ def test_what_is_rolled_back_was_never_ordered(database: Engine) -> None:
         (probe(secret="x"), InvalidPayload, "secret: Extra inputs are not permitted"),
         (probe(note="\x00"), InvalidPayload, "nothing PostgreSQL can store: it holds a NUL character"),
         (JobRequest("upkeep.probe", {}, correlation_id="\ud800"), InvalidPayload, "it holds half a surrogate pair"),
+        (JobRequest("upkeep.probe", {}, delay_seconds=float("nan")), InvalidPayload, "it holds NaN"),
+        (JobRequest("upkeep.probe", {}, delay_seconds=float("inf")), InvalidPayload, "it holds NaN"),
         (JobRequest("upkeep.unknown", {}), UnknownJobType, "unknown job type 'upkeep.unknown'; the catalogue has"),
     ],
     ids=str,
