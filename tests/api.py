@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from duecourse.local.delivery import Context
 from functions.api import app
 from functions.api.identity import new_token, token_hash
+from functions.core.job import JobRequest
+from tests.harness import order
 
 SOURCE = "203.0.113.7"
+PREFIX = "https://sqs.eu-central-1.amazonaws.com/123456789012/duecourse-prod-"
 
 INSERT_TOKEN = text("""
     INSERT INTO api_tokens (name, token_hash, role, tenant_id, created_by)
@@ -35,6 +38,9 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.text)
+
+
+Ask = Callable[..., Answer]
 
 
 def token(tx: Connection, role: str = "admin", tenant_id: UUID | None = None) -> str:
@@ -138,3 +144,37 @@ def event(
         made["body"] = body if isinstance(body, str) else json.dumps(body)
         sent.setdefault("content-type", "application/json")
     return made
+
+
+def ordered(database: Engine, *requests: JobRequest) -> list[UUID]:
+    with database.begin() as tx:
+        return order(tx, *requests)
+
+
+def probes(count: int, **options: Any) -> list[JobRequest]:
+    return [JobRequest("upkeep.probe", {"note": f"n{n}"}, **options) for n in range(count)]
+
+
+def execute(database: Engine, statement: str, **values: Any) -> None:
+    with database.begin() as tx:
+        tx.execute(text(statement), values)
+
+
+def ids_of(answer: Answer) -> list[str]:
+    assert answer.status == 200, answer.text
+    return [item["id"] for item in answer.json["items"]]
+
+
+def die(database: Engine, ids: list[UUID], error_class: str = "Timeout") -> None:
+    execute(
+        database,
+        "UPDATE jobs SET state = 'active', claim_token = id, runs = 1, started_at = now() WHERE id = ANY(:ids)",
+        ids=ids,
+    )
+    execute(
+        database,
+        "UPDATE jobs SET state = 'dead', claim_token = NULL, died_at = now(), error_class = :error, outbox_at = NULL,"
+        " error = 'no answer for ada@example.com' WHERE id = ANY(:ids)",
+        ids=ids,
+        error=error_class,
+    )

@@ -114,7 +114,7 @@ def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
             drained = _drain(stage)
             note(f"{drained.seconds:.0f} s, with the mails in doubt {drained.mails_seconds:.0f} s")
         with step("Counting") as note, stage.load.engine.begin() as tx:
-            accepted = [UUID(job) for _, job in stage.provider.accepted]
+            accepted = [(at, UUID(job)) for at, job in stage.provider.accepted]
             verdict = judge(tx, stage.load.ordered, accepted)
             rejected = int(tx.execute(REJECTED).scalar_one())
             note("nothing lost, nothing doubled" if verdict.ok else "NOT as it should be")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -90,11 +90,13 @@ class _Count:
             self.examples.append(f"{what}: {who}: {why}")
 
 
-def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[UUID]) -> Verdict:
-    """Compare what was ordered with what is there. `accepted` are the jobs of the mails that the provider took."""
+def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[tuple[float, UUID]]) -> Verdict:
+    """Compare what was ordered with what is there. `accepted`: when the provider took a mail, and of which job."""
     jobs = {row.id: row for row in tx.execute(JOBS)}
     effects = {row.job_id: row.n for row in tx.execute(EFFECTS)}
-    mails = Counter(accepted)
+    mails: dict[UUID, list[float]] = defaultdict(list)
+    for at, job_id in accepted:
+        mails[job_id].append(at)
     count = _Count()
     for job_id, kind in ordered.items():
         who, job = f"{kind} {job_id}", jobs.get(job_id)
@@ -108,7 +110,9 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[UUID]
                 _check_effects(count, who, job, effects.get(job_id, 0), "doubled effects")
             elif kind is not Kind.REFRESH:
                 doubled = "doubled critical" if kind is Kind.CRITICAL else "doubled mails"
-                _check_effects(count, who, job, mails[job_id], doubled)
+                times = mails[job_id]
+                apart = "".join(f", {at - times[0]:.1f} s after the first" for at in times[1:])
+                _check_effects(count, who + apart, job, len(times), doubled)
     for job_id in jobs.keys() - ordered.keys():
         job = jobs[job_id]
         if job.type != "email.event":

@@ -13,7 +13,8 @@ from functions.core.job import ClaimedJob, State
 from functions.pipeline import observe
 from functions.pipeline.batch import Batch
 from functions.pipeline.decide import Decision
-from functions.pipeline.ledger import Judged, RunTally, Settlement, Verdict
+from functions.pipeline.ledger import RunTally, Settlement
+from functions.pipeline.triage import Judged, Verdict
 
 
 def started(claimed: Sequence[ClaimedJob], batch: Batch) -> None:

@@ -39,7 +39,7 @@ from functions.pipeline.decide import Acknowledge, Decision, HandBack, decide, r
 from functions.pipeline.enqueue import enqueue
 from functions.pipeline.envelope import parse as parse_envelope
 from functions.pipeline.inbox import Message, Parcel, Reply, read_messages
-from functions.pipeline.ledger import Judged, Reference, Verdict, claim, settle, triage
+from functions.pipeline.ledger import Reference, claim, settle
 from functions.pipeline.perform import (
     Ending,
     OutOfTime,
@@ -50,6 +50,7 @@ from functions.pipeline.perform import (
 )
 from functions.pipeline.reject import reject
 from functions.pipeline.settings import settings
+from functions.pipeline.triage import Judged, Verdict, triage
 
 LEASE_MARGIN_SECONDS = 5.0
 """A lease outlives the invocation by this, so that a worker still committing is never taken for dead."""

@@ -18,6 +18,7 @@ from functions.pipeline import relay
 from functions.pipeline.conservation import Conservation, conservation
 from functions.pipeline.settings import settings
 from tests import harness, jobs
+from tests.api import PREFIX, Answer, Ask, call, token
 from tests.harness import Queues
 from tests.mail import Post, open_post
 from tests.notices import Firm
@@ -118,3 +119,27 @@ def firm(database: Engine) -> Iterator[Firm]:
     """A firm to plan notices for, in a transaction of the test's own."""
     with database.connect() as connection, connection.begin():
         yield Firm.create(connection)
+
+
+@pytest.fixture
+def queue_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queues of a deployment on AWS, none of which is reached."""
+    monkeypatch.setenv("QUEUE_URL_PREFIX", PREFIX)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def tokens(database: Engine) -> dict[str, str]:
+    """A bearer token for each role."""
+    with database.begin() as tx:
+        return {role: token(tx, role) for role in ("viewer", "operator", "admin")}
+
+
+@pytest.fixture
+def ask(tokens: dict[str, str]) -> Ask:
+    """Send a request as somebody, an operator unless told otherwise."""
+
+    def send(method: str, path: str, *, role: str = "operator", **options: Any) -> Answer:
+        return call(method, path, **{"token": tokens[role], **options})
+
+    return send

@@ -38,7 +38,7 @@ def test_all_as_it_should_be(database: Engine) -> None:
         done, mail = order(tx, probe(), probe())
         _complete(tx, done, mail)
         _affect(tx, done)
-        verdict = judge(tx, {done: Kind.PLAIN, mail: Kind.MAIL}, [mail])
+        verdict = judge(tx, {done: Kind.PLAIN, mail: Kind.MAIL}, [(0.0, mail)])
     assert verdict.ok
     assert _found(verdict) == {}
     assert (verdict.enqueued, verdict.mails) == (2, 1)
@@ -76,7 +76,9 @@ def test_a_mail(database: Engine, kind: Kind, mails: int, found: dict[str, int],
     with database.begin() as tx:
         [job_id] = order(tx, probe())
         _complete(tx, job_id)
-        verdict = judge(tx, {job_id: kind}, [job_id] * mails)
+        verdict = judge(tx, {job_id: kind}, [(60.0 * n, job_id) for n in range(mails)])
+    if "doubled_mails" in found:
+        assert "60.0 s after the first" in verdict.examples[0]
     assert _found(verdict) == found
     assert verdict.ok is ok
 

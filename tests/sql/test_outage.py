@@ -15,7 +15,7 @@ from functions.core.errors import DatabaseAway
 from functions.db import engine as db
 from functions.db.migrate import migrate
 from functions.db.settings import load_settings
-from functions.pipeline import ledger, worker
+from functions.pipeline import triage, worker
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -193,7 +193,7 @@ def test_outages_under_a_job_that_is_alone_in_its_batch_are_not_its_doing(away: 
     jobs.HOOKS["outage"] = partial(_restart, away, server)
     away.relay()
     [message] = away.receive()
-    for _ in range(ledger.LOSSES_ALONE_UNTIL_DEATH + 1):
+    for _ in range(triage.LOSSES_ALONE_UNTIL_DEATH + 1):
         assert away.deliver([message]) == [message["MessageId"]]
         away.expire_leases()
     jobs.HOOKS["outage"] = lambda: None
@@ -212,7 +212,7 @@ def test_a_job_that_takes_the_database_down_with_it_again_and_again_dies_in_the_
         " lost = :lost, started_at = pg_postmaster_start_time() - interval '1 minute',"
         " lease_until = now() - interval '1 second' WHERE id = :id",
         id=job_id,
-        lost=ledger.LOSSES_UNTIL_DEATH - 1,
+        lost=triage.LOSSES_UNTIL_DEATH - 1,
     )
     assert away.deliver([message]) == [message["MessageId"]]
     row = away.job(job_id)

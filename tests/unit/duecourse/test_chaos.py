@@ -15,7 +15,7 @@ import pytest
 from duecourse.chaos import saboteur
 from duecourse.chaos.plan import Fault, make_plan
 from duecourse.chaos.report import write_page
-from duecourse.chaos.saboteur import POINTS, Point, Saboteur, Spec
+from duecourse.chaos.saboteur import DOUBT, POINTS, Point, Saboteur, Spec
 from functions.core.catalog import CATALOG
 
 
@@ -53,7 +53,7 @@ print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["functions.pipeline.ledger", "60.0"]
+    assert done.stdout.split() == ["functions.pipeline.ledger", str(DOUBT.total_seconds())]
 
 
 def test_a_point_that_is_gone_is_an_error(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
