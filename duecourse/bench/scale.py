@@ -35,7 +35,8 @@ FILL = """
            at, at, at, 1, at, at
     FROM generate_series(1, :rows) AS n,
         LATERAL (SELECT CAST(:month AS timestamptz) + n * (interval '27 days' / :rows) AS at) AS instant,
-        LATERAL (SELECT uuid7_of(CAST(extract(epoch FROM at) * 1e6 AS bigint), '8' || lpad(to_hex(n), 15, '0')) AS id) AS m"""
+        LATERAL (SELECT CAST(extract(epoch FROM at) * 1e6 AS bigint) AS us) AS micro,
+        LATERAL (SELECT uuid7_of(us, '8' || lpad(to_hex(n), 15, '0')) AS id) AS m"""
 BOUNDS = text("""
     SELECT to_char(month, 'YYYY_MM') AS name, month, uuid7_floor(month) AS least,
            uuid7_floor(month + interval '1 month') AS beyond

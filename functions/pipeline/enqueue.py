@@ -65,7 +65,7 @@ def enqueue(tx: Connection, requests: Sequence[JobRequest], *, catalog: Catalog 
 
 
 def insert_orders(tx: Connection, orders: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
-    """The same for orders that are already in the form `enqueue_jobs` takes (migration 0005 describes it)."""
+    """The same for orders that are already in the form `enqueue_jobs` takes (migration 0010 reads it)."""
     return _insert(tx, [json.dumps(part) for part in chunks(orders, ORDERS_PER_STATEMENT)])
 
 
