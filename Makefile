@@ -38,7 +38,7 @@ bench-small: $(UV) ## the same in two minutes; fails where a ratio has regressed
 	@$(RUN) duecourse bench --small
 
 .PHONY: chaos
-chaos: $(UV) ## 100,000 jobs under a storm of faults, three times: half an hour; rewrites docs/reliability.md
+chaos: $(UV) ## 100,000 jobs under a storm of faults, three times: an hour and a half; rewrites docs/reliability.md
 	@$(RUN) duecourse chaos
 
 .PHONY: chaos-small
