@@ -38,6 +38,13 @@ class Flow:
     def relay(self) -> int:
         return relay.drain(catalog=jobs.CATALOG).sent
 
+    def relay_and_die_unmarked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A relay that sends what is due and dies before it has marked it as sent."""
+        with monkeypatch.context() as broken:
+            broken.setattr(relay, "MARK_SENT", None)
+            with pytest.raises(Exception, match="Not an executable object"):
+                self.relay()
+
     def receive(self, queue: str = "standard", **options: Any) -> list[dict[str, Any]]:
         return self.queues.receive(queue, **options)
 
