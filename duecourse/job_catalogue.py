@@ -116,8 +116,9 @@ def _limits() -> str:
     from functions.email.payloads import MAX_ATTACHMENT_BYTES, MAX_ATTACHMENTS
     from functions.pipeline.decide import ERROR_LIMIT, TRACEBACK_LIMIT
     from functions.pipeline.enqueue import ORDERS_PER_STATEMENT
+    from functions.pipeline.months import RETENTION_MONTHS
     from functions.pipeline.schedule import JITTER_SECONDS
-    from functions.pipeline.sweep import FIRST_RESEND_SECONDS, MESSAGE_RETENTION, RETENTION_MONTHS
+    from functions.pipeline.sweep import FIRST_RESEND_SECONDS, MESSAGE_RETENTION
     from functions.pipeline.triage import LOSSES_ALONE_UNTIL_DEATH
 
     rows = [

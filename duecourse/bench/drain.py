@@ -1,7 +1,8 @@
 """One connection that claims and settles: a process of its own, as every Lambda is. Run by the section `overhead`.
 
 Reads `{"ids": […], "batch": n}` from its first line of input, says `ready`, and starts at the second line. Its last
-line of output is `{"jobs": n, "cpu_seconds": s}`.
+line of output is `{"jobs": n, "seconds": s, "cpu_seconds": s, "slowest_batch_seconds": s}`; the first batch, which is
+planned, is not among the slowest.
 """
 
 from __future__ import annotations
@@ -51,9 +52,14 @@ def main() -> None:
         tx.execute(text("SELECT 1"))
     print("ready", flush=True)
     sys.stdin.readline()
-    cpu = time.process_time()
-    done = sum(serve(batch) for batch in chunks(ids, order["batch"]))
-    print(json.dumps({"jobs": done, "cpu_seconds": time.process_time() - cpu}), flush=True)
+    started, cpu = time.perf_counter(), time.process_time()
+    done, batches = 0, []
+    for batch in chunks(ids, order["batch"]):
+        begun = time.perf_counter()
+        done += serve(batch)
+        batches.append(time.perf_counter() - begun)
+    spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    print(json.dumps({"jobs": done, **spent, "slowest_batch_seconds": max(batches[1:], default=0.0)}), flush=True)
 
 
 if __name__ == "__main__":

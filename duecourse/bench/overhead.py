@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -96,31 +96,47 @@ def ours(postgres: Postgres, batch: int, connections: int) -> float:
     shares = [waiting_jobs(number) for _ in range(connections)]
     with postgres.administration() as admin:
         admin.execute(text("CHECKPOINT"))  # nobody pays for what came before
-    programs = [_start(ids, batch) for ids in shares]
-    for program in programs:
-        if program.stdout.readline() != "ready\n":
-            raise DuecourseError("a process of the benchmark did not start")
+    drains = [Drain(ids, batch) for ids in shares]
+    for drain in drains:
+        drain.await_ready()
     started = time.perf_counter()
-    for program in programs:
-        program.stdin.write("go\n")
-        program.stdin.flush()
-    reports = [json.loads(program.stdout.readline()) for program in programs]
+    for drain in drains:
+        drain.go()
+    reports = [drain.report() for drain in drains]
     seconds = time.perf_counter() - started
-    for program in programs:
-        program.communicate()
     done = sum(int(report["jobs"]) for report in reports)
     if done != number * connections:
         raise DuecourseError(f"only {done} of {number * connections} jobs were settled")
     return done / seconds
 
 
-def _start(ids: list[UUID], batch: int) -> Any:
-    program = subprocess.Popen(
-        [sys.executable, "-m", "duecourse.bench.drain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    program.stdin.write(json.dumps({"ids": [str(item) for item in ids], "batch": batch}) + "\n")  # type: ignore[union-attr]
-    program.stdin.flush()  # type: ignore[union-attr]
-    return program
+class Drain:
+    """A process that claims and settles these jobs in batches: `duecourse.bench.drain`."""
+
+    def __init__(self, ids: Sequence[UUID], batch: int) -> None:
+        self._program: Any = subprocess.Popen(
+            [sys.executable, "-m", "duecourse.bench.drain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._say(json.dumps({"ids": [str(item) for item in ids], "batch": batch}))
+
+    def await_ready(self) -> None:
+        """Wait until it is connected."""
+        if self._program.stdout.readline() != "ready\n":
+            raise DuecourseError("a process of the benchmark did not start")
+
+    def go(self) -> None:
+        """Let it begin."""
+        self._say("go")
+
+    def report(self) -> dict[str, Any]:
+        """Wait for its end; what it prints of itself."""
+        said: dict[str, Any] = json.loads(self._program.stdout.readline())
+        self._program.communicate()
+        return said
+
+    def _say(self, line: str) -> None:
+        self._program.stdin.write(f"{line}\n")
+        self._program.stdin.flush()
 
 
 def waiting_jobs(number: int) -> list[UUID]:

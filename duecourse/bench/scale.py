@@ -18,13 +18,14 @@ from duecourse.bench.servers import used
 from functions.core.chunks import chunks
 from functions.core.errors import DuecourseError
 from functions.db.engine import engine, transaction
-from functions.pipeline import sweep
+from functions.pipeline import months
 
 MONTHS = 10
 BATCH = 100
 PAGE = 50
 ROUNDS, RUNS = 6, 5
 PRUNED = 3
+BUSY, WARM_SECONDS = 10_000, 0.2
 
 MONTH = text("SELECT ensure_partition('jobs', :name, :least, :beyond)")
 # Straight into the partition, as if each had been ordered, run and settled in that month.
@@ -66,10 +67,10 @@ def run(bench: Bench) -> Result:
         for url in (empty, full):
             with used(url):
                 jobs.install()
-                months = _partitions()
+                partitions = _partitions()
         with used(full):
             started = time.perf_counter()
-            _fill(months, rows)
+            _fill(partitions, rows)
             result.details |= {"jobs": rows * MONTHS, "seconds_to_fill": round(time.perf_counter() - started, 1)}
         found: dict[str, list[float]] = {}
         for _ in range(ROUNDS):
@@ -78,15 +79,19 @@ def run(bench: Bench) -> Result:
                     _measure(found, situation)
         result.figures |= {name: Figure.of(values, "ms") for name, values in found.items()}
         with used(full):
-            _prune(result, [row.month.date() for row in months[:PRUNED]])
+            _prune(result, [row.month.date() for row in partitions[:PRUNED]])
     for name in ("claim and settle", "list a page"):
         result.compare(
             f"scale_{name.replace(' ', '_')}", f"{name}, full", [f"{name}, empty"], sense="at most", target=1.3,
             against=f"a ledger without the {rows * MONTHS:,} finished jobs",
         )  # fmt: skip
     if not bench.small:
-        against = f"a tenth of a second, for a month of {rows:,} jobs"
-        result.limit("scale_prune", "prune a month", against=against, target=1, over=100)
+        month = f"a month of {rows:,} jobs"
+        result.limit("scale_prune", "prune a month", against=f"a tenth of a second, for {month}", target=1, over=100)
+        result.limit(
+            "scale_prune_wait", "a worker's slowest batch, meanwhile", against=f"a tenth of a second, beside {month}",
+            target=1, over=100,
+        )  # fmt: skip
     return result
 
 
@@ -111,33 +116,45 @@ def _list() -> None:
             raise DuecourseError("a page is not full")
 
 
-def _prune(result: Result, months: Sequence[date]) -> None:
-    """As the sweep does: a month is read through first, and only its retirement keeps others waiting."""
-    tallied, retired = [], []
-    for month in months:
+def _prune(result: Result, old: Sequence[date]) -> None:
+    """As the sweep does, beside a busy worker: a month is read through first, and only its removal locks the ledger."""
+    found: dict[str, list[float]] = {}
+    for month in old:
+        _, slowest = _beside_a_worker(lambda: None)
+        found.setdefault("a worker's slowest batch", []).append(slowest)
         started = time.perf_counter()
-        with transaction() as tx:
-            tally = tx.execute(sweep.TALLY, {"month": month}).scalar_one()
-        tallied.append((time.perf_counter() - started) * 1000)
-        started = time.perf_counter()
-        with transaction() as tx:
-            tx.execute(sweep.RETIRE, {"month": month, "tally": tally})
-        retired.append((time.perf_counter() - started) * 1000)
-    result.figures["read a month through"] = Figure.of(tallied, "ms")
-    result.figures["prune a month"] = Figure.of(retired, "ms")
+        tallied = months.tally(month)
+        found.setdefault("read a month through", []).append((time.perf_counter() - started) * 1000)
+        spent, slowest = _beside_a_worker(partial(months.drop, month, tallied))
+        found.setdefault("prune a month", []).append(spent)
+        found.setdefault("a worker's slowest batch, meanwhile", []).append(slowest)
+    result.figures |= {name: Figure.of(values, "ms") for name, values in found.items()}
+
+
+def _beside_a_worker(work: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds that the work took, and the slowest batch of a worker that claimed and settled all the while."""
+    drain = overhead.Drain(overhead.waiting_jobs(BUSY), BATCH)
+    drain.await_ready()
+    drain.go()
+    time.sleep(WARM_SECONDS)
+    spent = _timed(work)
+    report = drain.report()
+    if report["seconds"] < WARM_SECONDS + spent / 1000:
+        raise DuecourseError(f"the worker was done before the work beside it: give it more than {BUSY} jobs")
+    return spent, report["slowest_batch_seconds"] * 1000
 
 
 def _partitions() -> Sequence[Row[Any]]:
     """The months' partitions, empty: with them the empty ledger has as many to plan for as the full one."""
     with transaction() as tx:
-        months = tx.execute(BOUNDS, {"months": MONTHS}).all()
-        for row in months:
+        partitions = tx.execute(BOUNDS, {"months": MONTHS}).all()
+        for row in partitions:
             tx.execute(MONTH, {"name": row.name, "least": row.least, "beyond": row.beyond})
-    return months
+    return partitions
 
 
-def _fill(months: Sequence[Row[Any]], rows: int) -> None:
-    for row in months:
+def _fill(partitions: Sequence[Row[Any]], rows: int) -> None:
+    for row in partitions:
         with transaction() as tx:
             tx.execute(text(FILL.format(name=row.name)), {"month": row.month, "rows": rows})
             tx.execute(COUNTED, {"rows": rows})

@@ -4,6 +4,7 @@ DuecourseError
 ├── ConfigurationError      a setting is missing or wrong
 ├── DatabaseAway            no connection could be made
 ├── DatabaseNotMigrated     the schema is older than the code
+├── TablesInUse             a change of tables was given up, so that nobody waits behind it
 ├── BadEvent                a function was invoked with an event that is not its own
 ├── UnknownJobType          no row in the catalogue
 ├── InvalidPayload          a payload that does not fulfil its job type's contract
@@ -29,6 +30,10 @@ class DatabaseAway(DuecourseError):
 
 class DatabaseNotMigrated(DuecourseError):
     """The database has no, or an older, schema; the message names the command that brings it up to date."""
+
+
+class TablesInUse(DuecourseError):
+    """A change of tables found them in use for too long; the message says by whom."""
 
 
 class BadEvent(DuecourseError):

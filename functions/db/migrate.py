@@ -17,6 +17,7 @@ from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import TRANSITIONS
 from functions.db.custom_resource import answer, is_request
 from functions.db.engine import engine, error_text, is_outage
+from functions.db.reshape import Patience, reshape
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,6 +27,8 @@ MIGRATIONS = Path(__file__).parents[2] / "infra" / "migrations"
 MONTHS_AHEAD = 3
 DATABASE_PATIENCE_SECONDS = 120
 DATABASE_POLL_SECONDS = 3
+PATIENCE = Patience(lock_milliseconds=1_000, pause_seconds=3, seconds=120)
+"""A deployment holds the ledger up for a second at a time."""
 MIGRATION_LOCK = 4_735_911
 """Key of the transaction-level advisory lock that makes two deployments migrate one after the other."""
 
@@ -116,8 +119,7 @@ def handler(event: Any, context: object) -> dict[str, Any]:
 
 def _migrate() -> dict[str, str]:
     await_database()
-    with engine().begin() as connection:
-        revision = migrate(connection)
+    revision = reshape(migrate, PATIENCE)
     print(json.dumps({"message": "migrated", "revision": revision}))
     return {"revision": revision}
 

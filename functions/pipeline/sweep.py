@@ -6,7 +6,7 @@ Every task commits alone, and one that fails does not keep the others from runni
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -14,15 +14,12 @@ from sqlalchemy import text
 from functions.aws import sqs
 from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
-from functions.core.errors import DuecourseError
+from functions.core.errors import DuecourseError, TablesInUse
 from functions.db.engine import transaction
-from functions.db.migrate import ENSURE_PARTITIONS, MONTHS_AHEAD
-from functions.pipeline import observe, pausing, relay, vitals
+from functions.pipeline import months, observe, pausing, relay, vitals
 from functions.pipeline.conservation import conservation
 from functions.pipeline.settings import settings
 
-RETENTION_MONTHS = 13
-"""Closed jobs are kept for a full year and the month under way."""
 MESSAGE_RETENTION = timedelta(days=14)
 RESEND_BEFORE_EXPIRY = timedelta(days=1)
 FIRST_RESEND_SECONDS = 300
@@ -95,29 +92,6 @@ RESEND = text("""
     RETURNING j.id
 """)
 
-MONTHS_TO_RETIRE = text("""
-    SELECT to_date(substr(relid::text, 6), 'YYYY_MM') AS month FROM pg_partition_tree('jobs')
-    WHERE relid::text ~ '^jobs_\\d{4}_\\d{2}$' AND to_date(substr(relid::text, 6), 'YYYY_MM') < :before
-    ORDER BY month
-""")
-TALLY = text("SELECT tally_job_partition(:month)::text")
-RETIRE = text("SELECT retire_job_partition(:month, CAST(:tally AS jsonb))")
-
-# Jobs that outlived their month, in the default partition, and have finished since.
-PRUNE_DEFAULT = text("""
-    WITH gone AS (
-        DELETE FROM jobs_default WHERE closed_at IS NOT NULL AND id < uuid7_floor(CAST(:before AS date))
-        RETURNING id, queue, type, state
-    ), attempts AS (
-        DELETE FROM job_attempts USING gone WHERE job_attempts.job_id = gone.id
-    ), counted AS (
-        INSERT INTO job_count_deltas (queue, type, state, delta)
-        SELECT queue, type, unnest(ARRAY['pruned', state]), unnest(ARRAY[count(*), -count(*)])
-        FROM gone GROUP BY queue, type, state
-    )
-    SELECT count(*) FROM gone
-""")
-
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `sweep`: every five minutes; takes any event."""
@@ -126,16 +100,20 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
-    """Run every task. Returns what each did; one that failed is logged, reported as `failed`, and raised at the end."""
+    """Run every task. Returns what each did.
+
+    One that must not make the ledger wait is reported as `postponed`; one that failed is logged, reported as `failed`,
+    and raised at the end.
+    """
     tasks: dict[str, Callable[[], object]] = {
         "folded": fold,
-        "partitions_made": keep_partitions_ahead,
+        "partitions_made": months.keep_ahead,
         "keys_expired": expire_keys,
         "auth_failures_forgotten": forget_auth_failures,
         "resent": lambda: resend_silent(catalog),
         "relayed": lambda: relay.drain(catalog=catalog).sent,
         "mappings_switched": lambda: pausing.put_mappings_in_step(catalog),
-        "jobs_pruned": lambda: retire_old_months(now.date()),
+        "jobs_pruned": lambda: months.retire_old(now.date()),
         "conservation": check_conservation,
         "measured": lambda: vitals.measure(now, conservation=_found(report), catalog=catalog),
     }
@@ -144,6 +122,10 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
     for name, task in tasks.items():
         try:
             report[name] = task()
+        except TablesInUse as busy:
+            # Months are made and retired long before it matters: the next sweep tries again.
+            observe.logger().warning("sweep_task_postponed", task=name, reason=str(busy))
+            report[name] = "postponed"
         except Exception as error:  # noqa: BLE001 - the other tasks must still run; raised below
             observe.logger().exception("sweep_task_failed", task=name)
             report[name] = "failed"
@@ -164,12 +146,6 @@ def fold() -> int:
     """Fold the deltas of jobs by state, and of runs by outcome, into the totals. Returns how many totals changed."""
     with transaction() as tx:
         return tx.execute(FOLD).rowcount + tx.execute(FOLD_RUNS).rowcount
-
-
-def keep_partitions_ahead() -> int:
-    """Create the coming months' partitions. Returns how many were missing."""
-    with transaction() as tx:
-        return int(tx.execute(ENSURE_PARTITIONS, {"months_ahead": MONTHS_AHEAD}).scalar_one())
 
 
 def expire_keys() -> int:
@@ -212,23 +188,6 @@ def resend_silent(catalog: Catalog) -> int:
         tally.flush()
         observe.logger().warning("resent_silent", jobs=resent)
     return resent
-
-
-def retire_old_months(today: date) -> int:
-    """Drop partitions older than the retention; what is open or dead in them stays. Returns how many jobs went."""
-    months = today.year * 12 + today.month - 1 - RETENTION_MONTHS
-    before = date(months // 12, months % 12 + 1, 1)
-    with transaction() as tx:
-        old = [row.month for row in tx.execute(MONTHS_TO_RETIRE, {"before": before})]
-    retired = 0
-    for month in old:
-        # Reading a month through takes seconds and no lock that matters; retiring it then locks the ledger shortly.
-        with transaction() as tx:
-            tally = tx.execute(TALLY, {"month": month}).scalar_one()
-        with transaction() as tx:
-            retired += int(tx.execute(RETIRE, {"month": month, "tally": tally}).scalar_one())
-    with transaction() as tx:
-        return retired + int(tx.execute(PRUNE_DEFAULT, {"before": before}).scalar_one())
 
 
 def check_conservation() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,60 +12,13 @@ from sqlalchemy import Connection, Engine, text
 
 from functions.core.job import State
 from functions.db.migrate import MONTHS_AHEAD
-from functions.pipeline import sweep
+from functions.pipeline import months
 from functions.pipeline.conservation import conservation
 from functions.pipeline.ledger import CLAIM, SETTLE
 from tests.harness import states
+from tests.partitions import add, home, month, name, partitions, start
 
 MILLISECOND = timedelta(milliseconds=1)
-
-
-def month(ahead: int) -> date:
-    today = datetime.now(UTC)
-    months = today.year * 12 + today.month - 1 + ahead
-    return date(months // 12, months % 12 + 1, 1)
-
-
-def name(ahead: int) -> str:
-    return f"jobs_{month(ahead):%Y_%m}"
-
-
-def start(ahead: int) -> datetime:
-    return datetime.combine(month(ahead), datetime.min.time(), tzinfo=UTC)
-
-
-def partitions(tx: Connection) -> list[str]:
-    rows = tx.execute(text("SELECT relid::text AS name FROM pg_partition_tree('jobs') WHERE isleaf ORDER BY 1"))
-    return [row.name for row in rows]
-
-
-def add(tx: Connection, at: datetime, state: State = State.WAITING, *, attempts: int = 0) -> UUID:
-    """A job whose id was made at that instant."""
-    row = tx.execute(
-        text("""
-            INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at, sent_at,
-                              claim_token, died_at, closed_at)
-            VALUES (uuid7(:at), 'upkeep', 'upkeep.probe', :state, '{}', 0, 'c', now(), now(),
-                    CASE WHEN :state = 'active' THEN gen_random_uuid() END, CASE WHEN :state = 'dead' THEN now() END,
-                    CASE WHEN :state IN ('completed', 'cancelled') THEN now() END)
-            RETURNING id
-        """),
-        {"at": at, "state": state},
-    )
-    job_id: UUID = row.scalar_one()
-    tx.execute(
-        text("""
-            INSERT INTO job_attempts (job_id, run, outcome, counted)
-            SELECT :id, n, 'failed', true FROM generate_series(1, :attempts) AS n
-        """),
-        {"id": job_id, "attempts": attempts},
-    )
-    return job_id
-
-
-def home(tx: Connection, job_id: UUID) -> str:
-    found = tx.execute(text("SELECT tableoid::regclass::text FROM jobs WHERE id = :id"), {"id": job_id})
-    return str(found.scalar_one())
 
 
 def test_migrating_makes_this_month_the_coming_ones_and_a_default(database: Engine) -> None:
@@ -74,10 +27,10 @@ def test_migrating_makes_this_month_the_coming_ones_and_a_default(database: Engi
 
 
 def test_making_them_again_makes_only_what_is_missing(database: Engine) -> None:
-    assert sweep.keep_partitions_ahead() == 0
+    assert months.keep_ahead() == 0
     with database.begin() as tx:
         tx.execute(text(f"DROP TABLE {name(2)}"))
-    assert sweep.keep_partitions_ahead() == 1
+    assert months.keep_ahead() == 1
     with database.begin() as tx:
         assert name(2) in partitions(tx)
         assert tx.execute(text("SELECT ensure_job_partitions(14)")).scalar_one() == 14 - MONTHS_AHEAD
@@ -103,7 +56,7 @@ def test_a_month_that_was_made_too_late_takes_over_what_the_default_partition_ho
         late = add(tx, start(1) + timedelta(days=3), State.RETRYING)
         other = add(tx, start(MONTHS_AHEAD + 2))
         assert home(tx, late) == "jobs_default"
-    assert sweep.keep_partitions_ahead() == 1
+    assert months.keep_ahead() == 1
     with database.begin() as tx:
         assert (home(tx, late), home(tx, other)) == (name(1), "jobs_default")
         assert states(tx) == {"retrying": 1, "waiting": 1}
@@ -211,8 +164,8 @@ def test_the_sweep_retires_a_month_after_a_full_year_and_not_before(database: En
     with database.begin() as tx:
         _populate(tx, start(0))
         _populate(tx, start(1))
-    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS)) == 0
-    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1)) == 2
+    assert months.retire_old(month(months.RETENTION_MONTHS)) == 0
+    assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == 2
     with database.begin() as tx:
         assert name(0) not in partitions(tx)
         assert name(1) in partitions(tx)
@@ -222,13 +175,13 @@ def test_the_sweep_retires_a_month_after_a_full_year_and_not_before(database: En
 def test_a_finished_job_that_outlived_its_month_is_pruned_too_in_the_end(database: Engine) -> None:
     with database.begin() as tx:
         job_id = add(tx, start(0), State.DEAD, attempts=1)
-    sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1))
+    months.retire_old(month(months.RETENTION_MONTHS + 1))
     with database.begin() as tx:
         tx.execute(
             text("UPDATE jobs SET state = 'cancelled', died_at = NULL, closed_at = now() WHERE id = :id"),
             {"id": job_id},
         )
-    assert sweep.retire_old_months(month(sweep.RETENTION_MONTHS + 1)) == 1
+    assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == 1
     with database.begin() as tx:
         assert states(tx) == {}
         assert _attempts(tx, [job_id]) == set()
