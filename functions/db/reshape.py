@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import sleep as pause
+from datetime import UTC
 from typing import TypeVar
 
 from sqlalchemy import Connection, text
@@ -55,7 +55,7 @@ def reshape(work: Callable[[Connection], Result], patience: Patience) -> Result:
                 raise
             if time.monotonic() > deadline:
                 raise TablesInUse(_who(patience)) from error
-        pause(patience.pause_seconds)
+        time.sleep(patience.pause_seconds)
 
 
 def _who(patience: Patience) -> str:
@@ -64,7 +64,8 @@ def _who(patience: Patience) -> str:
     said = f"other transactions kept the tables in use for {patience.seconds:g} s"
     if longest is None:
         return said
+    since = longest.xact_start.astimezone(UTC)
     return (
         f"{said}; the longest is that of process {longest.pid} ({longest.application}, {longest.state}), since"
-        f" {longest.xact_start:%H:%M:%S} UTC: wait for it, or end it with SELECT pg_terminate_backend({longest.pid})"
+        f" {since:%H:%M:%S} UTC: wait for it, or end it with SELECT pg_terminate_backend({longest.pid})"
     )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 
 from functions.core.errors import TablesInUse
 from functions.core.job import State
-from functions.db import migrate, reshape
+from functions.db import migrate
 from functions.db.migrate import MONTHS_AHEAD, _alembic_config
 from functions.db.reshape import Patience
 from functions.pipeline import months, sweep
@@ -55,6 +55,14 @@ def longest_wait(observer: Engine, reading: Connection, change: Callable[[], obj
     return longest, changing.exception()
 
 
+def lose_last_month(database: Engine, reading: Connection) -> None:
+    """So that there is a month to make, behind what goes on reading."""
+    reading.rollback()
+    with database.begin() as tx:
+        tx.execute(text(f"DROP TABLE {name(MONTHS_AHEAD)}"))
+    reading.execute(text("SELECT count(*) FROM jobs"))
+
+
 def test_nobody_waits_behind_a_month_that_cannot_be_retired(
     database: Engine, observer: Engine, reading: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,10 +81,7 @@ def test_nobody_waits_behind_a_month_that_cannot_be_made(
     database: Engine, observer: Engine, reading: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(months, "PATIENCE", BRIEF)
-    reading.rollback()
-    with database.begin() as tx:
-        tx.execute(text(f"DROP TABLE {name(MONTHS_AHEAD)}"))
-    reading.execute(text("SELECT count(*) FROM jobs"))
+    lose_last_month(database, reading)
     waited, error = longest_wait(observer, reading, months.keep_ahead)
     assert waited < LONGEST_WAIT_SECONDS
     assert isinstance(error, TablesInUse)
@@ -100,7 +105,7 @@ def test_nobody_waits_behind_a_migration(
 def test_a_month_is_retired_once_the_transaction_has_ended(
     database: Engine, reading: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reshape, "pause", lambda _: reading.rollback())
+    monkeypatch.setattr("functions.db.reshape.time.sleep", lambda _: reading.rollback())
     with database.begin() as tx:
         add(tx, start(0), State.CANCELLED)
     assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == 1
@@ -113,10 +118,7 @@ def test_the_sweep_puts_it_off_and_does_all_else(
     database: Engine, reading: Connection, queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(months, "PATIENCE", BRIEF)
-    reading.rollback()
-    with database.begin() as tx:
-        tx.execute(text(f"DROP TABLE {name(MONTHS_AHEAD)}"))
-    reading.execute(text("SELECT count(*) FROM jobs"))
+    lose_last_month(database, reading)
     report = sweep.sweep(datetime.now(UTC))
     assert report["partitions_made"] == "postponed"
     assert report["conservation"] is True
