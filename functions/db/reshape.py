@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TypeVar
@@ -20,6 +21,7 @@ from functions.core.errors import TablesInUse
 from functions.db.engine import engine, is_conflict
 
 Result = TypeVar("Result")
+Begin = Callable[[], AbstractContextManager[Connection]]
 
 LIMIT_WAIT = text("SELECT set_config('lock_timeout', CAST(:milliseconds AS text), true)")
 LONGEST_TRANSACTION = text("""
@@ -39,27 +41,29 @@ class Patience:
     seconds: float
 
 
-def reshape(work: Callable[[Connection], Result], patience: Patience) -> Result:
+def reshape(work: Callable[[Connection], Result], patience: Patience, *, begin: Begin | None = None) -> Result:
     """Do `work`, which changes tables, in a transaction of its own; from the start again when it had to wait.
 
+    `begin` opens a transaction that commits at the end of its block: the process's own database, where left out.
     Raises `TablesInUse`, which names the longest transaction, when patience is over.
     """
+    begin = begin or engine().begin
     deadline = time.monotonic() + patience.seconds
     while True:
         try:
-            with engine().begin() as tx:
+            with begin() as tx:
                 tx.execute(LIMIT_WAIT, {"milliseconds": patience.lock_milliseconds})
                 return work(tx)
         except DBAPIError as error:
             if not is_conflict(error):
                 raise
             if time.monotonic() > deadline:
-                raise TablesInUse(_who(patience)) from error
+                raise TablesInUse(_who(begin, patience)) from error
         time.sleep(patience.pause_seconds)
 
 
-def _who(patience: Patience) -> str:
-    with engine().begin() as tx:
+def _who(begin: Begin, patience: Patience) -> str:
+    with begin() as tx:
         longest = tx.execute(LONGEST_TRANSACTION).first()
     said = f"other transactions kept the tables in use for {patience.seconds:g} s"
     if longest is None:
