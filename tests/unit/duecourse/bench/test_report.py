@@ -87,6 +87,14 @@ def test_numbers_have_as_many_digits_as_mean_something(value: float, text: str) 
     assert report.number(value) == text
 
 
+def test_what_we_are_compared_with_is_drawn_as_not_ours(docs: Path) -> None:
+    found = summary(figures={"nothing changed": FIGURE, "old": FIGURE})
+    found["sections"] = {"refresh": found["sections"]["enqueue"]}
+    report.write(found, SECTIONS, docs)
+    plot = ET.fromstring((docs / "results/refresh.svg").read_text())
+    assert [bar.attrib["class"] for bar in plot.iter("{http://www.w3.org/2000/svg}rect")] == ["ours", "theirs"]
+
+
 def test_a_plot_is_well_formed_and_its_bars_are_to_scale() -> None:
     plot = ET.fromstring(
         bars("Rates & more", [Bar("ours", 100, 90, 200, ours=True), Bar("theirs", 50, 40, 60, ours=False)])
