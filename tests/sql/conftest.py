@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from duecourse.local.delivery import Context
 from functions.aws.clients import client
 from functions.core.job import JobRequest
 from functions.email import settings as mail_settings
-from functions.pipeline import relay
+from functions.pipeline import relay, sweep
 from functions.pipeline.conservation import Conservation, conservation
 from functions.pipeline.settings import settings
 from tests import harness, jobs
@@ -44,6 +45,9 @@ class Flow:
             broken.setattr(relay, "MARK_SENT", None)
             with pytest.raises(Exception, match="Not an executable object"):
                 self.relay()
+
+    def sweep(self) -> dict[str, Any]:
+        return sweep.sweep(datetime.now(UTC), catalog=jobs.CATALOG)
 
     def receive(self, queue: str = "standard", **options: Any) -> list[dict[str, Any]]:
         return self.queues.receive(queue, **options)

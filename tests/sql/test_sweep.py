@@ -22,12 +22,8 @@ NOW = datetime.now(UTC)
 LONG = FIRST_RESEND_SECONDS + 1
 
 
-def run(flow: Flow) -> dict[str, Any]:
-    return sweep.sweep(datetime.now(UTC), catalog=jobs.CATALOG)
-
-
 def resent(flow: Flow) -> int:
-    return int(run(flow)["resent"])
+    return int(flow.sweep()["resent"])
 
 
 def lose(flow: Flow) -> None:
@@ -70,8 +66,8 @@ def test_a_lost_message_that_turns_up_after_all_is_acknowledged_unread(flow: Flo
     messages = flow.receive()
     lose_receipts(flow, messages)
     age(flow, LONG)
-    run(flow)
-    run(flow)
+    flow.sweep()
+    flow.sweep()
     assert flow.deliver(messages) == []
     assert flow.job(job_id).runs == 0
     flow.work()
@@ -107,7 +103,7 @@ def test_a_message_just_sent_is_given_time(flow: Flow) -> None:
 
 def test_the_interval_doubles_with_each_time_a_job_is_sent_again(flow: Flow) -> None:
     lost_job(flow)
-    run(flow)
+    flow.sweep()
     for doublings in range(4):
         wait = FIRST_RESEND_SECONDS * 2**doublings
         age(flow, wait - 30)
@@ -115,7 +111,7 @@ def test_the_interval_doubles_with_each_time_a_job_is_sent_again(flow: Flow) -> 
         age(flow, wait + 1)
         assert resent(flow) == 1
         lose(flow)
-        run(flow)
+        flow.sweep()
 
 
 def test_near_the_end_of_retention_a_job_is_sent_again_even_into_a_full_queue(flow: Flow) -> None:
@@ -223,13 +219,13 @@ def test_expired_keys_go_and_others_stay(flow: Flow) -> None:
     for key, window in {"ended": 1, "lasting": 3600, "open": None}.items():
         flow.order(request("test.each", dedup_key=key, dedup_window_seconds=window))
     flow.rows("UPDATE job_keys SET expires_at = now() - interval '1 second' WHERE key LIKE '%ended'")
-    assert run(flow)["keys_expired"] == 1
+    assert flow.sweep()["keys_expired"] == 1
     assert sorted(row.key.rsplit("/", 1)[1] for row in flow.rows("SELECT key FROM job_keys")) == ["lasting", "open"]
 
 
 def test_what_fell_due_is_sent_by_the_sweep_too(flow: Flow) -> None:
     flow.order(request("test.each"))
-    assert run(flow)["relayed"] == 1
+    assert flow.sweep()["relayed"] == 1
     assert len(flow.receive()) == 1
 
 
@@ -238,6 +234,6 @@ def test_a_task_that_fails_does_not_stop_the_others_and_is_named(flow: Flow, mon
     flow.rows("UPDATE job_keys SET expires_at = now() - interval '1 second'")
     monkeypatch.setattr(sweep, "FOLD", text("SELECT 1 / 0"))
     with pytest.raises(DuecourseError, match=r"the sweep could not finish: folded: .*division by zero"):
-        run(flow)
+        flow.sweep()
     assert flow.rows("SELECT key FROM job_keys") == []
     assert len(flow.receive()) == 1
