@@ -203,9 +203,18 @@ def test_a_template_that_cloudformation_refuses_is_one_sentence(
     assert found["StackStatus"] == "CREATE_COMPLETE"
 
 
+# A shell has what it starts in the background ignore Ctrl-C, and these tests with it: their child shall hear it.
+AS_IN_A_TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from duecourse.cli import main
+main()
+"""
+
+
 def test_ctrl_c_during_up_leaves_nothing_that_up_cannot_finish(home: Home) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "duecourse.cli", "up"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", AS_IN_A_TERMINAL, "up"], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     with process:
         deadline = time.monotonic() + 20
