@@ -31,6 +31,7 @@ class Order(BaseModel):
     delay: float | None = None
     steps: int = 0
     follower: bool = False
+    group: str = ""
 
 
 def perform(job: Job[Order], tx: Connection) -> Outcome:
@@ -120,7 +121,7 @@ CATALOG = Catalog(
         JobType("test.each", "standard", "tests.jobs:Order", "tests.jobs:perform", _RETRY),
         JobType("test.set", "standard", "tests.jobs:Order", "tests.jobs:perform_set", _RETRY, set_based=True),
         JobType("test.mail", "standard", "tests.jobs:Order", "tests.jobs:MAILER", _RETRY, outside_effect=True),
-        JobType("test.ordered", "ordered", "tests.jobs:Order", "tests.jobs:perform", _RETRY),
+        JobType("test.ordered", "ordered", "tests.jobs:Order", "tests.jobs:perform", _RETRY, group=("group",)),
     ),
     schedules=(),
 )

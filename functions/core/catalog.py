@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time, timedelta
 
-from functions.core.errors import UnknownJobType
+from functions.core.errors import ConfigurationError, UnknownJobType
 from functions.core.retry import RetryPolicy
 
 EXTRA_RECEIVES = 15
@@ -57,6 +57,11 @@ class JobType:
     outside_effect: bool = False
     system: bool = False
     """Whether it is nobody's own work: the API takes no order of it from a token of one tenant."""
+    group: tuple[str, ...] = ()
+    """On a FIFO queue, the fields of its payload that name its group: jobs of one tenant that agree in them start one
+    after the other. Whoever orders has no say in it."""
+    strict: bool = False
+    """On a FIFO queue: it holds its group until it has ended, not only until it has started."""
     forgets: tuple[str, ...] = ()
     """Fields of its payload that nobody is to read once it is done: links that let their holder in, addresses. They are
     gone when the job is completed; a dead one keeps them, or it could not be redriven."""
@@ -82,6 +87,13 @@ class Catalog:
         self.queues: Mapping[str, Queue] = {queue.name: queue for queue in queues}
         self.job_types: Mapping[str, JobType] = {job_type.name: job_type for job_type in job_types}
         self.schedules: Mapping[str, Schedule] = {schedule.name: schedule for schedule in schedules}
+        for row in job_types:
+            fifo = self.queues[row.queue].fifo
+            if fifo != bool(row.group) or (row.strict and not fifo):
+                raise ConfigurationError(
+                    f"job type {row.name!r} is on {'a FIFO' if fifo else 'a standard'} queue: a FIFO queue's types, and"
+                    " no others, name the payload fields of their group"
+                )
 
     def job_type(self, name: str) -> JobType:
         """The row of a job type. Raises `UnknownJobType`, naming those that exist."""
@@ -118,13 +130,14 @@ def _planner(name: str, queue: str, module: str) -> JobType:
 
 
 def _mail(name: str, queue: str, contract: str, *, forgets: tuple[str, ...] = ()) -> JobType:
-    """A mail of one type; they differ in their payload and their lane."""
+    """A mail of one type; they differ in their payload and their lane. On a FIFO queue a recipient is a group."""
     return JobType(
         name,
         queue=queue,
         payload=f"functions.email.payloads:{contract}",
         perform="functions.email.send:MAILER",
         outside_effect=True,
+        group=() if queue == "email-bulk" else ("recipient_kind", "recipient_id"),
         forgets=forgets,
     )
 

@@ -41,9 +41,10 @@ SYNC_QUEUES = text("""
 """)
 
 SYNC_JOB_TYPES = text("""
-    INSERT INTO job_types (name, queue)
-    SELECT name, queue FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name text, queue text)
-    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue
+    INSERT INTO job_types (name, queue, group_by)
+    SELECT name, queue, group_by FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        name text, queue text, group_by text[])
+    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, group_by = excluded.group_by
 """)
 
 SYNC_TRANSITIONS = text("""
@@ -91,7 +92,9 @@ def sync_catalog(connection: Connection, catalog: Catalog) -> None:
     connection.execute(SYNC_TIME_ZONES, {"names": sorted(available_timezones())})
     queues = [{"name": queue.name, "fifo": queue.fifo} for queue in catalog.queues.values()]
     connection.execute(SYNC_QUEUES, {"rows": json.dumps(queues)})
-    job_types = [{"name": row.name, "queue": row.queue} for row in catalog.job_types.values()]
+    job_types = [
+        {"name": row.name, "queue": row.queue, "group_by": row.group or None} for row in catalog.job_types.values()
+    ]
     connection.execute(SYNC_JOB_TYPES, {"rows": json.dumps(job_types)})
     moves = [{"from_state": old, "to_state": new} for old, news in TRANSITIONS.items() for new in news]
     connection.execute(SYNC_TRANSITIONS, {"rows": json.dumps(moves)})
