@@ -81,7 +81,7 @@ POINTS = (
     Point("after the effect, set-based", "functions.compliance.refresh", "perform", after=True, share=10, leased=True),
     Point("mail intended, not sent", "functions.aws.ses", "send", share=0.3, leased=True),
     Point("mail sent, not recorded", "functions.aws.ses", "send", after=True, share=0.3, leased=True),
-    Point("before settle", "functions.pipeline.worker", "settle", leased=True),
+    Point("before settle", "functions.pipeline.settlement", "settle", leased=True),
     Point("after settle", "functions.pipeline.inbox", "Reply.send"),
     Point("answered, not deleted", "functions.pipeline.inbox", "Reply.send", after=True),
     Point("relay before send", "functions.aws.sqs", "send_batch", share=0.3, role="relay"),
@@ -111,7 +111,7 @@ def fates_of(role: str) -> list[Fate]:
 
 # In a run of minutes no one can wait for half an hour. Every wait keeps its order of size relative to the others.
 CLOCKS: Mapping[str, Mapping[str, object]] = {
-    "functions.pipeline.worker": {"OUTAGE_FIRST_SECONDS": 1, "OUTAGE_LONGEST_SECONDS": 8},
+    "functions.pipeline.batch": {"OUTAGE_FIRST_SECONDS": 1, "OUTAGE_LONGEST_SECONDS": 8},
     "functions.pipeline.admit": {"TWIN_SECONDS": 2},
     "functions.pipeline.sweep": {"FIRST_RESEND_SECONDS": 8},
     "functions.aws.clients": {"READ_TIMEOUT_SECONDS": 3},

@@ -10,6 +10,7 @@ DuecourseError
 ├── InvalidPayload          a payload that does not fulfil its job type's contract
 ├── RejectedMessage         a message nobody can understand: to the dead-letter queue, never retried as a job
 ├── NewerEnvelope           a message from a later release: handed back until that release is here
+├── SharedTransaction       a job tried to end the transaction that it shares with others
 └── LeaseLost               somebody else holds the job now: this run must not commit
 """
 
@@ -54,6 +55,10 @@ class RejectedMessage(DuecourseError):
 
 class NewerEnvelope(DuecourseError):
     """The message was written by a later release; it is handed back until a worker of that release takes it."""
+
+
+class SharedTransaction(DuecourseError):
+    """A job tried to end the transaction that it shares with other jobs."""
 
 
 class LeaseLost(DuecourseError):

@@ -81,6 +81,8 @@ class ClaimedJob:
     checkpoint: Mapping[str, Any] | None
     waited_seconds: float
     """From when the job could have run to its claim."""
+    group_key: str | None = None
+    """Its group, on a FIFO queue: what comes after it there starts after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Job(Generic[Payload]):
     runs: int
     correlation_id: str
     checkpoint: Mapping[str, Any] | None
+    group_key: str | None = None
 
 
 LONGEST_DEDUP_KEY = 500

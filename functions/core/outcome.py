@@ -17,6 +17,14 @@ LONGEST_DELAY_SECONDS = 366 * 86_400
 """Longer is a mistake in the handler's arithmetic, and may be no instant that PostgreSQL knows."""
 
 
+def _check_reason(outcome: Retry | Snooze | GiveUp | Skipped) -> None:
+    """Raises `TypeError` in the handler, whose line the traceback shows, and not later in its neighbours' settle."""
+    reason: object = outcome.reason
+    if not isinstance(reason, str):
+        name = type(outcome).__name__
+        raise TypeError(f"{name}.reason is text, not {reason!r}; str(error) makes text of an error")
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """Finished. `result` (JSON) is kept with the job; `enqueue` is ordered in the same transaction."""
@@ -24,12 +32,19 @@ class Done:
     result: Mapping[str, Any] | None = None
     enqueue: Sequence[JobRequest] = field(default=())
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.enqueue, Sequence) or not all(isinstance(item, JobRequest) for item in self.enqueue):
+            raise TypeError("Done.enqueue is a list of JobRequest")
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """Finished without doing anything, and why: the reason is recorded and counted."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        _check_reason(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class Retry:
     delay_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        _check_reason(self)
         if self.delay_seconds is not None and not self.delay_seconds <= LONGEST_DELAY_SECONDS:
             raise ValueError(f"Retry.delay_seconds is at most a year, not {self.delay_seconds}")
 
@@ -69,6 +85,7 @@ class Snooze:
     reason: str
 
     def __post_init__(self) -> None:
+        _check_reason(self)
         if self.until.tzinfo is None:
             raise ValueError(f"Snooze.until must be an aware datetime; {self.until!r} has no time zone")
 
@@ -78,6 +95,9 @@ class GiveUp:
     """No further attempt can help: the job is dead at once, with this reason."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        _check_reason(self)
 
 
 Outcome = Done | Skipped | Continue | Retry | Snooze | GiveUp

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from functions.core.errors import DatabaseAway, DatabaseNotMigrated
 from functions.db.settings import DatabaseSettings, load_settings
+from functions.db.shared import refuse_to_end
 
 if TYPE_CHECKING:
     import ssl
@@ -59,6 +60,7 @@ def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
         pool_reset_on_return="rollback",
         hide_parameters=True,  # they hold personal data, and errors are logged
     )
+    event.listen(made, "before_cursor_execute", refuse_to_end)
     event.listen(made, "after_cursor_execute", statements.add)
     event.listen(made, "handle_error", _socket_error_is_an_outage)
     return made

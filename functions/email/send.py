@@ -46,18 +46,27 @@ class Mailer:
     """The outside effect behind all mail job types; stateless."""
 
     def prepare(self, jobs: Sequence[Job[Any]], tx: Connection) -> list[Intent | Unsettled | Outcome]:
-        """Decide each mail and commit what is to be sent: about eight statements, whatever the mails."""
-        kind = KINDS[jobs[0].type]
+        """Decide each mail and commit what is to be sent: about eight statements for each type, whatever the mails.
+
+        All types reserve together: the slots are in the order of the jobs, and so are the sends of a group.
+        """
+        kinds: dict[str, list[Job[Any]]] = {}
+        for job in jobs:
+            kinds.setdefault(job.type, []).append(job)
         letters = queries.load(tx, jobs, doubt_seconds=DOUBT.total_seconds())
         answers: dict[UUID, Any] = {}
-        for job in jobs:
-            if (ending := verdict(letters[job.id], kind)) is not None:
-                answers[job.id] = ending
-        models = compose(tx, [job for job in jobs if job.id not in answers], letters, kind)
-        rendered = _render(models, letters, kind, answers)
+        rendered: dict[UUID, Rendered] = {}
+        for name, members in kinds.items():
+            kind = KINDS[name]
+            for job in members:
+                if (ending := verdict(letters[job.id], kind)) is not None:
+                    answers[job.id] = ending
+            models = compose(tx, [job for job in members if job.id not in answers], letters, kind)
+            rendered |= _render(models, letters, kind, answers)
         if rendered:
-            answers |= _reserve(tx, jobs, letters, rendered, kind)
-        end_notices(tx, kind, {job.id: answers[job.id] for job in jobs})
+            answers |= _reserve(tx, jobs, letters, rendered)
+        for name, members in kinds.items():
+            end_notices(tx, KINDS[name], {job.id: answers[job.id] for job in members})
         return [with_row(letters[job.id], answers[job.id]) for job in jobs]
 
     def send(self, intent: Intent | Unsettled) -> str | None:
@@ -140,18 +149,22 @@ def _reserve(
     jobs: Sequence[Job[Any]],
     letters: Mapping[UUID, Letter],
     rendered: Mapping[UUID, Rendered],
-    kind: Kind,
 ) -> dict[UUID, Intent | Outcome]:
     if not limits_are_fresh(tx):
         write_limits(tx, _provider_limits())
-    by_id = {job.id: job for job in jobs}
-    wishes = [_wish(letters[job_id], by_id[job_id], kind, text.subject) for job_id, text in rendered.items()]
+    wanting = [job for job in jobs if job.id in rendered]
     answers: dict[UUID, Intent | Outcome] = {}
-    for job_id, found in grant(tx, wishes, critical=kind.critical).items():
-        if isinstance(found, Denied):
-            answers[job_id] = Snooze(found.until, found.reason)
-        else:
-            answers[job_id] = _intent(by_id[job_id], letters[job_id], rendered[job_id], found, kind)
+    for critical in (True, False):
+        some = {job.id: job for job in wanting if KINDS[job.type].critical is critical}
+        if not some:
+            continue
+        wishes = [_wish(letters[job.id], job, KINDS[job.type], rendered[job.id].subject) for job in some.values()]
+        for job_id, found in grant(tx, wishes, critical=critical).items():
+            if isinstance(found, Denied):
+                answers[job_id] = Snooze(found.until, found.reason)
+            else:
+                kind = KINDS[some[job_id].type]
+                answers[job_id] = _intent(some[job_id], letters[job_id], rendered[job_id], found, kind)
     return answers
 
 

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from functions.db.engine import transaction
+from functions.pipeline.batch import Batch
 from functions.pipeline.decide import HandBack
 from functions.pipeline.enqueue import insert_orders
-from functions.pipeline.envelope import EXTERNAL_ID_PAST
-from functions.pipeline.inbox import Parcel, Reply
+from functions.pipeline.envelope import EXTERNAL_ID_PAST, misplaced
+from functions.pipeline.inbox import Parcel
 from functions.pipeline.ledger import Reference
 
 TWIN_SECONDS = 30
 """A second copy of a message in the same batch looks again after this, when the first has been settled."""
 
 
-def admit_external(parcels: Sequence[Parcel], reply: Reply) -> list[Reference]:
+def admit_external(parcels: Sequence[Parcel], batch: Batch) -> list[Reference]:
     """A reference per job. Rows of external messages are inserted, each under its own id or dedup key, once."""
     external = [parcel for parcel in parcels if parcel.envelope.external]
     ids = {parcel.message.message_id: parcel.envelope.id for parcel in parcels}
@@ -30,9 +31,19 @@ def admit_external(parcels: Sequence[Parcel], reply: Reply) -> list[Reference]:
         if job_id is None:  # the envelope's contract rules this out; kept for the type checker
             continue
         if job_id in references:
-            reply.set(message.message_id, HandBack(TWIN_SECONDS))
+            # In a FIFO queue the group waits behind it.
+            batch.reply.set(message.message_id, HandBack(0 if batch.fifo else TWIN_SECONDS))
         else:
-            references[job_id] = Reference(job_id, parcel.envelope.delivery, message.message_id, message.sent_at)
+            envelope = parcel.envelope
+            references[job_id] = Reference(
+                job_id,
+                envelope.delivery,
+                message.message_id,
+                message.sent_at,
+                envelope.type,
+                message.group,
+                misplaced(envelope, queue=batch.queue, catalog=batch.catalog),
+            )
     return list(references.values())
 
 

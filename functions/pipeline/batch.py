@@ -12,6 +12,12 @@ from functions.pipeline.observe import Tally
 
 TIME_RESERVE_SECONDS = 3.0
 """Kept at the end of an invocation for settling and answering; no job starts within it."""
+OUTAGE_FIRST_SECONDS, OUTAGE_LONGEST_SECONDS = 15, 3_600
+
+
+def growing(first_seconds: int, receives: int) -> int:
+    """How long a message waits that is nobody's fault: twice as long each time it comes, up to an hour."""
+    return min(first_seconds << min(receives - 1, 12), OUTAGE_LONGEST_SECONDS)
 
 
 @dataclass(slots=True)

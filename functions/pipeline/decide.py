@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import traceback as tracebacks
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -19,9 +19,10 @@ from functions.core.retry import MAX_VISIBILITY_DELAY_SECONDS, Again, after_fail
 from functions.db.engine import error_text
 from functions.pipeline.ledger import Settlement
 
+ERROR_CLASS_LIMIT = 200
 ERROR_LIMIT = 2_000
 TRACEBACK_LIMIT = 8_000
-"""Characters kept of an error and of its traceback."""
+"""Characters kept of an error's class, of its text and of its traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,17 @@ class HandBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """A run that was undone through no fault of the job: another transaction won, or a setting is missing."""
+
+    reason: str
+    wait_seconds: int
+    """Until it is tried again."""
+    grows: bool = True
+    """Whether it waits twice as long each time that its message comes again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Both halves of an ending."""
 
@@ -49,6 +61,13 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
 
     On a FIFO queue every wait goes through the ledger, so that no group is blocked (docs/architecture.md, rule 8).
     """
+    found = _decide(job, outcome, job_type, fifo, rng)
+    if job_type.strict and found.settlement.state not in {State.COMPLETED, State.DEAD}:
+        return replace(found, settlement=replace(found.settlement, holds=True))
+    return found
+
+
+def _decide(job: ClaimedJob, outcome: object, job_type: JobType, fifo: bool, rng: random.Random) -> Decision:
     failure = _failure_of(outcome, job_type)
     if failure is not None:
         verdict = after_failure(job_type.retry, job.attempts + 1, wanted_delay=failure.wanted_delay, rng=rng)
@@ -79,12 +98,24 @@ def decide(job: ClaimedJob, outcome: object, *, job_type: JobType, fifo: bool, r
     return Decision(settlement, Acknowledge())
 
 
-def release(job: ClaimedJob, reason: str) -> Decision:
-    """The run never started, or was undone through no fault of the job: at no cost, and again at once."""
-    return Decision(Settlement(job.id, State.WAITING, "released", error=reason), HandBack(0))
+def release(job: ClaimedJob, reason: str, *, wait_seconds: int = 0) -> Decision:
+    """The run never started, or was undone through no fault of the job: at no cost, and its group waits for it."""
+    return Decision(
+        Settlement(job.id, State.WAITING, "released", holds=True, error=_clean(reason)), HandBack(wait_seconds)
+    )
 
 
-def _not_json(outcome: object) -> str | None:
+def why_no_outcome(outcome: object, handler: str) -> str | None:
+    """Why what a handler (a dotted string) returned is nothing that the ledger can keep, None when it is.
+
+    Whoever asks before the handler's writes are final can undo them.
+    """
+    if not isinstance(outcome, Outcome):
+        return f"{handler} returned {type(outcome).__name__}, not an outcome"
+    return _not_json(outcome)
+
+
+def _not_json(outcome: Outcome) -> str | None:
     """What a handler hands over to be kept must be JSON; saying so here spares its neighbours a failed settle."""
     kept = {Done: "result", Continue: "checkpoint"}.get(type(outcome))
     if kept is None:
@@ -109,9 +140,7 @@ def _failure_of(outcome: object, job_type: JobType) -> _Failure | None:
     if isinstance(outcome, Exception):
         frames = "".join(tracebacks.format_tb(outcome.__traceback__))[-TRACEBACK_LIMIT:]
         return _Failure(type(outcome).__name__, error_text(outcome), frames)
-    if not isinstance(outcome, Outcome):
-        return _Failure("TypeError", f"{job_type.perform} returned {type(outcome).__name__}, not an outcome")
-    if wrong := _not_json(outcome):
+    if wrong := why_no_outcome(outcome, job_type.perform):
         return _Failure("TypeError", wrong)
     return None
 
@@ -135,7 +164,7 @@ def _failed(job: ClaimedJob, state: State, attempt: str, failure: _Failure, **wa
         state,
         attempt,
         counted=True,
-        error_class=failure.error_class,
+        error_class=_clean(failure.error_class, ERROR_CLASS_LIMIT),
         error=_clean(failure.error),
         traceback=failure.frames and _clean(failure.frames, TRACEBACK_LIMIT),
         **wait,

@@ -59,14 +59,23 @@ def enqueue(tx: Connection, requests: Sequence[JobRequest], *, catalog: Catalog 
 
     Raises `UnknownJobType` or `InvalidPayload` before anything is written.
     """
-    contracts = {name: resolve(catalog.job_type(name).payload) for name in {request.type for request in requests}}
-    orders = [_order(request, contracts[request.type]) for request in requests]
-    return _insert(tx, [_encode(part) for part in chunks(orders, ORDERS_PER_STATEMENT)])
+    return _insert(tx, _encoded(requests, catalog))
+
+
+def check_orders(requests: Sequence[JobRequest], *, catalog: Catalog = CATALOG) -> None:
+    """Raise what `enqueue` would raise before it writes."""
+    _encoded(requests, catalog)
 
 
 def insert_orders(tx: Connection, orders: Sequence[Mapping[str, Any]]) -> list[Enqueued]:
     """The same for orders that are already in the form `enqueue_jobs` takes (migration 0010 reads it)."""
     return _insert(tx, [json.dumps(part) for part in chunks(orders, ORDERS_PER_STATEMENT)])
+
+
+def _encoded(requests: Sequence[JobRequest], catalog: Catalog) -> list[str]:
+    contracts = {name: resolve(catalog.job_type(name).payload) for name in {request.type for request in requests}}
+    orders = [_order(request, contracts[request.type]) for request in requests]
+    return [_encode(part) for part in chunks(orders, ORDERS_PER_STATEMENT)]
 
 
 def _insert(tx: Connection, parts: Sequence[str]) -> list[Enqueued]:

@@ -25,6 +25,8 @@ class Message:
     body: str
     receives: int
     sent_at: datetime
+    group: str | None = None
+    """Its group in SQS, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +92,5 @@ def _message(record: Any) -> Message:
         body=record["body"],
         receives=int(record["attributes"]["ApproximateReceiveCount"]),
         sent_at=datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, tz=UTC),
+        group=record["attributes"].get("MessageGroupId"),
     )

@@ -19,56 +19,93 @@ from functions.db.engine import pg_array
 
 EARLY_TOLERANCE_SECONDS = 1.0
 """A message may come back this much before its job's run_at: visibility timeouts are whole seconds."""
-# One claim for the whole batch: the current delivery of each job that is free to run. `id = ANY(one array)` lets
-# PostgreSQL prune the other months' partitions at run time. Ids and deliveries are compared as one text each, which
-# PostgreSQL hashes: joined with the messages, it expects one row and loops over the batch quadratically (3.4 ms for a
-# hundred jobs, and 1.2 like this).
+
+# The current delivery of each job of this queue that is free to run. `id = ANY(one array)` lets PostgreSQL prune the
+# other months' partitions at run time. Ids and deliveries are compared as one text each, which PostgreSQL hashes:
+# joined with the messages, it expects one row and loops over the batch quadratically (3.4 ms for a hundred jobs, and
+# 1.2 like this). The row's own queue counts, whatever the catalogue says by now of its type.
+_FREE = """
+    j.id = ANY(CAST(:ids AS uuid[])) AND j.id::text || '.' || j.delivery = ANY(CAST(:references AS text[]))
+    AND j.queue = :queue AND j.state IN ('waiting', 'retrying', 'delayed')
+    AND j.run_at <= clock_timestamp() + :tolerance * interval '1 second'
+    AND (j.lost = 0 OR :alone)
+    AND (j.deadline_at IS NULL OR j.deadline_at > clock_timestamp())
+    AND (SELECT paused_at FROM queues WHERE name = :queue) IS NULL
+"""
 # A claim is proof that the job was sent: a relay that died between send and mark left `outbox_at` standing, and settle
 # would take that to have been sent and clear it, so that a message lost later was missed by nobody (chaos, seed 2).
+_CLAIMED = """
+    state = 'active', claim_token = :token, claimed_alone = :alone, runs = j.runs + 1,
+    started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease_seconds * interval '1 second',
+    outbox_at = NULL, sent_at = coalesce(j.sent_at, clock_timestamp())
+"""
+_COLUMNS = """
+    j.id, j.type, j.tenant_id, j.payload, j.attempts, j.runs, j.lost, j.correlation_id, j.checkpoint,
+    extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds, j.group_key, j.turn
+"""
 # The jobs come back as one JSON array: pg8000 decodes a value at a time, 12 µs for the ten of a row.
-CLAIM = text("""
-    WITH claimed AS (
-        UPDATE jobs AS j SET
-            state = 'active', claim_token = :token, claimed_alone = :alone, runs = j.runs + 1,
-            started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease_seconds * interval '1 second',
-            outbox_at = NULL, sent_at = coalesce(j.sent_at, clock_timestamp())
-        WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id::text || '.' || j.delivery = ANY(CAST(:references AS text[]))
-          AND j.state IN ('waiting', 'retrying', 'delayed')
-          AND j.run_at <= clock_timestamp() + :tolerance * interval '1 second'
-          AND (j.lost = 0 OR :alone)
-          AND (j.deadline_at IS NULL OR j.deadline_at > clock_timestamp())
-          AND (SELECT paused_at FROM queues WHERE name = :queue) IS NULL
-        RETURNING j.id, j.type, j.tenant_id, j.payload, j.attempts, j.runs, j.lost, j.correlation_id, j.checkpoint,
-            extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds
-    )
+_AS_JSON = """
     SELECT json_agg(json_build_array(id, type, tenant_id, payload, attempts, runs, lost, correlation_id, checkpoint,
-                                     waited_seconds))
+                                     waited_seconds, group_key) ORDER BY turn NULLS FIRST, id)
     FROM claimed
+"""
+# A standard queue's batch, in one plain update.
+CLAIM = text(f"""
+    WITH claimed AS (UPDATE jobs AS j SET {_CLAIMED} WHERE {_FREE} RETURNING {_COLUMNS}) {_AS_JSON}
 """)
+# A FIFO queue's: of each group only what no earlier member holds back that is not claimed with it, be that one's
+# message lost, refused or still on its way. Locked first and judged afterwards: PostgreSQL 18.4 crashes when a locking
+# statement looks at the partitioned table again for a row that somebody else changed meanwhile.
+CLAIM_IN_TURN = text(f"""
+    WITH free AS MATERIALIZED (
+        SELECT j.id, j.group_key, j.turn FROM jobs AS j WHERE {_FREE} ORDER BY j.id FOR UPDATE
+    ), in_turn AS MATERIALIZED (
+        SELECT free.id FROM free
+        WHERE free.turn IS NULL OR NOT EXISTS (
+            SELECT FROM jobs AS earlier
+            WHERE earlier.queue = :queue AND earlier.group_key = free.group_key AND earlier.turn IS NOT NULL
+              AND (earlier.turn, earlier.id) < (free.turn, free.id)
+              AND earlier.state IN ('delayed', 'waiting', 'retrying', 'active')
+              AND earlier.id NOT IN (SELECT id FROM free))
+    ), claimed AS (
+        UPDATE jobs AS j SET {_CLAIMED} FROM in_turn
+        WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = in_turn.id
+        RETURNING {_COLUMNS}
+    ) {_AS_JSON}
+""")
+
+_RECORD_RUNS = """
+    INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
+    SELECT * FROM jsonb_to_recordset(CAST(:tallies AS jsonb)) AS tally(
+        type text, outcome text, measure text, bucket smallint, runs bigint, seconds float8)
+"""
+RECORD_RUNS = text(_RECORD_RUNS)
 
 # Ends runs. A row whose token no longer matches is not touched and not counted: that worker lost its lease.
 # The token is a join key, not a filter, or the planner expects one row and loops over the batch quadratically.
-SETTLE = text("""
+SETTLE = text(f"""
     WITH outcome AS MATERIALIZED (
         SELECT *, CAST(:token AS uuid) AS token,
                coalesce(until, clock_timestamp() + delay_seconds * interval '1 second') AS due_at
         FROM jsonb_to_recordset(CAST(:settlements AS jsonb)) AS o(
-            id uuid, state text, counted boolean, resend boolean, delay_seconds float8, until timestamptz,
-            attempt text, error_class text, error text, traceback text, result jsonb, checkpoint jsonb, progress real,
-            message_id text, forget text[])
+            id uuid, state text, counted boolean, resend boolean, holds boolean, delay_seconds float8,
+            until timestamptz, attempt text, error_class text, error text, traceback text, result jsonb,
+            checkpoint jsonb, progress real, message_id text, forget text[])
     ), settled AS (
         UPDATE jobs AS j SET
             state = o.state,
             claim_token = NULL, lease_until = NULL,
-            attempts = j.attempts + coalesce(o.counted, false)::int,
+            attempts = CASE o.attempt WHEN 'continued' THEN 0 ELSE j.attempts + coalesce(o.counted, false)::int END,
             lost = CASE WHEN o.attempt = 'released' THEN j.lost ELSE 0 END,
             lost_alone = CASE WHEN o.attempt = 'released' THEN j.lost_alone ELSE 0 END,
             run_at = coalesce(o.due_at, j.run_at),
+            turn = CASE WHEN o.holds THEN j.turn END,
             delivery = j.delivery + coalesce(o.resend, false)::int,
             outbox_at = CASE WHEN o.resend THEN coalesce(o.due_at, clock_timestamp()) END,
             sent_at = CASE WHEN o.resend THEN NULL ELSE j.sent_at END,
             result = o.result,
-            payload = CASE WHEN o.forget IS NULL THEN j.payload ELSE j.payload - o.forget END,
+            payload = CASE WHEN o.forget IS NULL OR jsonb_typeof(j.payload) <> 'object' THEN j.payload
+                           ELSE j.payload - o.forget END,
             checkpoint = coalesce(o.checkpoint, j.checkpoint),
             progress = coalesce(o.progress, j.progress),
             error_class = o.error_class,
@@ -88,23 +125,27 @@ SETTLE = text("""
         DELETE FROM job_keys USING settled AS s
         WHERE s.dedup_key IS NOT NULL AND s.state IN ('completed', 'dead')
           AND job_keys.key = s.dedup_key AND job_keys.job_id = s.id AND job_keys.expires_at = 'infinity'
-    ), counted AS (
-        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
-        SELECT * FROM jsonb_to_recordset(CAST(:tallies AS jsonb)) AS tally(
-            type text, outcome text, measure text, bucket smallint, runs bigint, seconds float8)
-    )
-    SELECT count(*) FROM settled
+    ), counted AS ({_RECORD_RUNS})
+    SELECT string_agg(id::text, ',') FROM settled
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a message says: which job, which delivery of it, and the message's own id and time of sending."""
+    """What a message says: which job, of which type, which delivery of it; and its own id, group and time of sending.
+
+    `type` is the sender's word; the ledger's row is the truth.
+    """
 
     id: UUID
     delivery: int
     message_id: str
     sent_at: datetime
+    type: str = ""
+    group: str | None = None
+    """The message's own group; on a FIFO queue its messages come in order."""
+    misplaced: str | None = None
+    """Why it is no message of this queue, unless the ledger knows better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +157,8 @@ class Settlement:
     attempt: str | None = None
     counted: bool = False
     resend: bool = False
+    holds: bool = False
+    """Whether it goes on holding its group: it has not started, or its type is strict."""
     delay_seconds: float | None = None
     until: datetime | None = None
     error_class: str | None = None
@@ -143,12 +186,22 @@ class RunTally(NamedTuple):
 
 
 def claim(
-    tx: Connection, messages: Sequence[Reference], *, queue: str, token: UUID, lease_seconds: float, alone: bool
+    tx: Connection,
+    messages: Sequence[Reference],
+    *,
+    queue: str,
+    token: UUID,
+    lease_seconds: float,
+    alone: bool,
+    fifo: bool = False,
 ) -> list[ClaimedJob]:
-    """Claim the jobs of these messages that are free to run, under one token. `alone`: a batch of one."""
+    """Claim the jobs of these messages that are free to run, under one token, in the order in which they are to run.
+
+    `alone`: a batch of one. `fifo`: only those whose turn it is in their group.
+    """
     ids = [str(message.id) for message in messages]
     rows = tx.execute(
-        CLAIM,
+        CLAIM_IN_TURN if fifo else CLAIM,
         {
             "ids": pg_array(ids),
             "references": pg_array(
@@ -174,9 +227,9 @@ def settle(
     token: UUID,
     message_ids: Mapping[UUID, str],
     tallies: Sequence[RunTally] = (),
-) -> int:
-    """End runs claimed under `token`, and count them. Returns how many were still ours: the caller rolls back if not
-    all of them were.
+) -> set[UUID]:
+    """End runs claimed under `token`, and count `tallies`. Returns the jobs that were still ours: the caller rolls back
+    if not all of them were.
     """
     rows = [_row(item, message_ids) for item in settlements]
     result = tx.execute(
@@ -188,7 +241,12 @@ def settle(
             "tallies": json.dumps([tally._asdict() for tally in tallies]),
         },
     )
-    return int(result.scalar_one())
+    return {UUID(job_id) for job_id in (result.scalar_one() or "").split(",") if job_id}
+
+
+def record_runs(tx: Connection, tallies: Sequence[RunTally]) -> None:
+    """Count runs apart from their settling: of those only that turned out to be ours."""
+    tx.execute(RECORD_RUNS, {"tallies": json.dumps([tally._asdict() for tally in tallies])})
 
 
 def _row(item: Settlement, message_ids: Mapping[UUID, str]) -> dict[str, Any]:

@@ -26,14 +26,15 @@ TRIAGE = text("""
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[]), CAST(:message_ids AS text[]),
                              CAST(:sent_at AS timestamptz[])) AS m(id, delivery, message_id, sent_at)
     ), held AS MATERIALIZED (
-        SELECT id, type, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost, lost_alone,
-               started_at, dead_message_id, died_at
+        SELECT id, queue, type, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost,
+               lost_alone, started_at, dead_message_id, died_at, group_key
         FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
     ), judged AS MATERIALIZED (
-        SELECT m.id, m.message_id, m.sent_at, h.type, h.state, h.runs, h.started_at, h.lease_until,
+        SELECT m.id, m.message_id, m.sent_at, h.type, h.state, h.runs, h.started_at, h.lease_until, h.group_key,
             coalesce(h.lost_alone + (h.state = 'active' AND blame.falls)::int, 0) AS lost_alone,
             CASE
                 WHEN h.id IS NULL THEN 'gone'
+                WHEN h.queue <> :queue THEN 'misplaced'
                 WHEN h.delivery <> m.delivery OR h.state IN ('completed', 'cancelled', 'paused', 'blocked') THEN 'stale'
                 WHEN h.state = 'dead' AND h.dead_message_id = m.message_id THEN 'dead'
                 WHEN h.state = 'dead' AND m.sent_at > h.died_at THEN 'revived'
@@ -45,6 +46,7 @@ TRIAGE = text("""
                 WHEN h.deadline_at <= clock_timestamp() THEN 'expired'
                 WHEN h.run_at > clock_timestamp() + :tolerance * interval '1 second' THEN 'early'
                 WHEN (SELECT paused_at FROM queues WHERE name = :queue) IS NOT NULL THEN 'queue_paused'
+                WHEN :fifo AND (h.lost = 0 OR :alone) THEN 'out_of_turn'
                 ELSE 'suspect'
             END AS verdict,
             greatest(0, extract(epoch FROM
@@ -68,7 +70,9 @@ TRIAGE = text("""
                 WHEN 'lost' THEN 'retrying' WHEN 'crashed' THEN 'dead' WHEN 'expired' THEN 'cancelled'
                 ELSE 'waiting' END,
             claim_token = NULL, lease_until = NULL,
-            payload = CASE judged.verdict WHEN 'expired' THEN j.payload - CAST(:forgets AS text[]) ELSE j.payload END,
+            turn = CASE judged.verdict WHEN 'lost' THEN j.turn END,
+            payload = CASE WHEN judged.verdict = 'expired' AND jsonb_typeof(j.payload) = 'object'
+                           THEN j.payload - CAST(:forgets AS text[]) ELSE j.payload END,
             closed_at = CASE judged.verdict WHEN 'expired' THEN clock_timestamp() END,
             lost = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN j.lost + 1 ELSE 0 END,
             lost_alone = CASE WHEN judged.verdict IN ('lost', 'crashed') THEN judged.lost_alone ELSE 0 END,
@@ -92,7 +96,7 @@ TRIAGE = text("""
         WHERE job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id
           AND changed.state IN ('dead', 'cancelled') AND job_keys.expires_at = 'infinity'
     )
-    SELECT id, verdict, wait_seconds, lost_alone FROM judged
+    SELECT id, verdict, wait_seconds, lost_alone, group_key FROM judged
 """)
 
 
@@ -110,6 +114,10 @@ class Verdict(StrEnum):
     EARLY = "early"
     QUEUE_PAUSED = "queue_paused"
     SUSPECT = "suspect"
+    OUT_OF_TURN = "out_of_turn"
+    """An earlier job of its group has not started."""
+    MISPLACED = "misplaced"
+    """It is on another queue than its job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +128,19 @@ class Judged:
     verdict: Verdict
     wait_seconds: float
     lost_alone: int
+    group_key: str | None = None
 
 
-def triage(tx: Connection, messages: Sequence[Reference], *, queue: str, forgets: Sequence[str] = ()) -> list[Judged]:
-    """Judge the messages that a claim left over, in one statement; see `TRIAGE`.
+def triage(
+    tx: Connection,
+    messages: Sequence[Reference],
+    *,
+    queue: str,
+    forgets: Sequence[str] = (),
+    fifo: bool = False,
+    alone: bool = False,
+) -> list[Judged]:
+    """Judge the messages that a claim left over, in one statement; see `TRIAGE`. `fifo` and `alone` as the claim's.
 
     `forgets`: fields that leave the payload of a job that ends here (`Catalog.forgets`).
     """
@@ -134,6 +151,8 @@ def triage(tx: Connection, messages: Sequence[Reference], *, queue: str, forgets
             "deliveries": [message.delivery for message in messages],
             "queue": queue,
             "forgets": list(forgets),
+            "fifo": fifo,
+            "alone": alone,
             "longest": len(DURATION_BOUNDS),
             "message_ids": [message.message_id for message in messages],
             "sent_at": [message.sent_at for message in messages],
@@ -142,4 +161,4 @@ def triage(tx: Connection, messages: Sequence[Reference], *, queue: str, forgets
             "most_losses": LOSSES_UNTIL_DEATH,
         },
     )
-    return [Judged(row.id, Verdict(row.verdict), row.wait_seconds, row.lost_alone) for row in rows]
+    return [Judged(row.id, Verdict(row.verdict), row.wait_seconds, row.lost_alone, row.group_key) for row in rows]

@@ -13,7 +13,7 @@ import pytest
 
 from functions.aws import ses
 from functions.email import send
-from functions.pipeline import worker
+from functions.pipeline import settlement
 from tests.mail import Killed, Post, new_user
 
 POINTS = ("before sending", "after sending", "recording", "settling", "no answer")
@@ -40,7 +40,7 @@ class Crashes:
         self.point: str | None = None
         post.provider.before = lambda _: self.at("before sending")
         post.provider.after = self.after
-        record, settle = send.Mailer.record, vars(worker)["settle"]
+        record, settle = send.Mailer.record, vars(settlement)["settle"]
 
         def recording(*arguments: Any, **options: Any) -> Any:
             self.at("recording")
@@ -51,7 +51,7 @@ class Crashes:
             return settle(*arguments, **options)
 
         monkeypatch.setattr(send.Mailer, "record", recording)
-        monkeypatch.setattr(worker, "settle", settling)
+        monkeypatch.setattr(settlement, "settle", settling)
 
     def at(self, point: str) -> None:
         if self.point == point:

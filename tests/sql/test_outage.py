@@ -15,7 +15,7 @@ from functions.core.errors import DatabaseAway
 from functions.db import engine as db
 from functions.db.migrate import migrate
 from functions.db.settings import load_settings
-from functions.pipeline import triage, worker
+from functions.pipeline import batch, triage
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -54,7 +54,7 @@ def test_away_before_the_claim_hands_back_with_growing_patience(away: Flow, serv
     for receives in (1, 2, 3, 9, 18):
         message["Attributes"]["ApproximateReceiveCount"] = str(receives)
         assert away.deliver([message]) == [message["MessageId"]]
-        waits.append(min(worker.OUTAGE_FIRST_SECONDS * 2 ** (receives - 1), worker.OUTAGE_LONGEST_SECONDS))
+        waits.append(min(batch.OUTAGE_FIRST_SECONDS * 2 ** (receives - 1), batch.OUTAGE_LONGEST_SECONDS))
     assert waits == [15, 30, 60, 3600, 3600]
     assert away.queues.depth("standard").in_flight == 1
     embedded.start(server)
@@ -64,7 +64,7 @@ def test_away_before_the_claim_hands_back_with_growing_patience(away: Flow, serv
 
 def test_the_patience_of_a_message_outlasts_an_outage_of_hours() -> None:
     receives = jobs.CATALOG.max_receive_count("standard")
-    waited = sum(min(15 * 2**n, worker.OUTAGE_LONGEST_SECONDS) for n in range(receives))
+    waited = sum(min(15 * 2**n, batch.OUTAGE_LONGEST_SECONDS) for n in range(receives))
     assert waited > 8 * 3600
 
 

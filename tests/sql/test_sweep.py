@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from functions.aws import sqs
 from functions.core.errors import DuecourseError
-from functions.pipeline import sweep, worker
+from functions.pipeline import settlement, sweep
 from functions.pipeline.sweep import FIRST_RESEND_SECONDS, MESSAGE_RETENTION, RESEND_BEFORE_EXPIRY
 from tests import jobs
 from tests.jobs import request
@@ -159,7 +159,7 @@ def test_what_a_relay_sent_and_did_not_mark_is_missed_like_any_other(
     messages = flow.receive()
     if at_work:
         with monkeypatch.context() as broken:
-            broken.setattr(worker, "settle", None)
+            broken.setattr(settlement, "settle", None)
             with pytest.raises(TypeError):
                 flow.deliver(messages)
         flow.expire_leases()
@@ -208,7 +208,7 @@ def test_a_retry_that_has_not_come_due_is_left_alone(flow: Flow) -> None:
 
 def test_one_queues_silence_is_not_anothers(flow: Flow) -> None:
     lost_job(flow)
-    [ordered] = flow.order(request("test.ordered", group_key="g"))
+    [ordered] = flow.order(request("test.ordered", group="g"))
     flow.relay()
     age(flow, LONG)
     assert [resent(flow), resent(flow)] == [0, 1]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from functions.core.catalog import CATALOG
 from functions.core.errors import DuecourseError, NewerEnvelope, RejectedMessage
 from functions.core.job import ENVELOPE_VERSION
-from functions.pipeline.envelope import EXTERNAL_ID_FUTURE, EXTERNAL_ID_PAST, Envelope, instant_of, parse
+from functions.pipeline.envelope import EXTERNAL_ID_FUTURE, EXTERNAL_ID_PAST, Envelope, instant_of, misplaced, parse
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 JOB_ID = "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
@@ -87,7 +87,7 @@ def test_an_external_message_brings_its_payload() -> None:
         (body(id="17"), "id: Input should be a valid UUID"),
         (body(delivery=0), "delivery: Input should be greater than or equal to 1"),
         (body(delivery=2**31), "delivery: Input should be less than"),
-        (body(type="upkeep.unknown"), "unknown job type 'upkeep.unknown'; the catalogue has: compliance.refresh"),
+        (external(type="upkeep.unknown"), "unknown job type 'upkeep.unknown'; the catalogue has: compliance.refresh"),
         (external(payload=None), "an external message needs its payload"),
         (external(dedup_key="k"), "an external message needs either an id (UUIDv7) or a dedup_key"),
         (external(id=None), "an external message needs either an id (UUIDv7) or a dedup_key"),
@@ -102,9 +102,20 @@ def test_a_body_that_is_no_message_is_rejected_with_a_readable_reason(raw: objec
     assert why in reason(raw)
 
 
-def test_a_job_of_another_queue_is_told_where_it_belongs() -> None:
-    wrong = reason(body(), queue="compliance-refresh")
+def test_an_external_job_of_another_queue_is_told_where_it_belongs() -> None:
+    wrong = reason(external(), queue="compliance-refresh")
     assert wrong == "job type 'upkeep.probe' travels on queue 'upkeep', not 'compliance-refresh'"
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (body(), "job type 'upkeep.probe' travels on queue 'upkeep', not 'email'"),
+        (body(type="job.of.tomorrow"), "unknown job type 'job.of.tomorrow'"),
+    ],
+)
+def test_of_a_reference_the_ledger_knows_better_than_the_catalogue(found: dict[str, Any], why: str) -> None:
+    assert (misplaced(read(found, queue="email"), queue="email", catalog=CATALOG) or "").startswith(why)
 
 
 @pytest.mark.parametrize(
