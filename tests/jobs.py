@@ -20,6 +20,8 @@ from functions.db.migrate import sync_catalog
 LEAVE_EFFECT = text("INSERT INTO probe_effects (job_id) VALUES (:job_id)")
 HOOKS: dict[str, Callable[[], object]] = {}
 """What a test wants to happen inside a handler, by name; a payload asks for one with `hook`."""
+CODE: dict[str, Callable[[Job[Any], Connection], Any]] = {}
+"""Whole handlers of a test's own, called after the effect; a payload asks for one with `code`."""
 
 
 class Order(BaseModel):
@@ -32,6 +34,7 @@ class Order(BaseModel):
     steps: int = 0
     follower: bool = False
     group: str = ""
+    code: str = ""
 
 
 def perform(job: Job[Order], tx: Connection) -> Outcome:
@@ -39,6 +42,8 @@ def perform(job: Job[Order], tx: Connection) -> Outcome:
     tx.execute(LEAVE_EFFECT, {"job_id": job.id})
     if order.hook:
         HOOKS[order.hook]()
+    if order.code:
+        return CODE[order.code](job, tx)  # type: ignore[no-any-return]
     match order.do:
         case "raise":
             raise RuntimeError("ordered to raise")
@@ -59,6 +64,8 @@ def perform(job: Job[Order], tx: Connection) -> Outcome:
 def perform_set(jobs: Sequence[Job[Order]], tx: Connection) -> list[Outcome]:
     for job in jobs:
         tx.execute(LEAVE_EFFECT, {"job_id": job.id})
+    if any(job.payload.code for job in jobs):
+        return [CODE[job.payload.code](job, tx) if job.payload.code else Done() for job in jobs]
     if any(job.payload.do == "raise" for job in jobs):
         raise RuntimeError("ordered to raise")
     return [Done() for _ in jobs]
@@ -76,7 +83,9 @@ class Mailer:
     def prepare(self, jobs: Sequence[Job[Order]], tx: Connection) -> list[UUID | Outcome]:
         intents: list[UUID | Outcome] = []
         for job in jobs:
-            if job.payload.do == "snooze":
+            if job.payload.code:
+                intents.append(CODE[job.payload.code](job, tx))
+            elif job.payload.do == "snooze":
                 intents.append(Snooze(datetime.now(UTC), "over the limit"))
             else:
                 tx.execute(text("INSERT INTO outside (job_id, state) VALUES (:id, 'intended')"), {"id": job.id})
@@ -122,6 +131,30 @@ CATALOG = Catalog(
         JobType("test.set", "standard", "tests.jobs:Order", "tests.jobs:perform_set", _RETRY, set_based=True),
         JobType("test.mail", "standard", "tests.jobs:Order", "tests.jobs:MAILER", _RETRY, outside_effect=True),
         JobType("test.ordered", "ordered", "tests.jobs:Order", "tests.jobs:perform", _RETRY, group=("group",)),
+        JobType("test.ordered_too", "ordered", "tests.jobs:Order", "tests.jobs:perform", _RETRY, group=("group",)),
+        JobType(
+            "test.ordered_set",
+            "ordered",
+            "tests.jobs:Order",
+            "tests.jobs:perform_set",
+            _RETRY,
+            set_based=True,
+            group=("group",),
+        ),
+        JobType(
+            "test.ordered_mail",
+            "ordered",
+            "tests.jobs:Order",
+            "tests.jobs:MAILER",
+            _RETRY,
+            outside_effect=True,
+            group=("group",),
+        ),
+        JobType(
+            "test.strict", "ordered", "tests.jobs:Order", "tests.jobs:perform", _RETRY, group=("group",), strict=True
+        ),
+        JobType("test.gone", "standard", "tests.jobs:Order", "tests.no_such_module:perform", _RETRY),
+        JobType("test.no_contract", "standard", "tests.no_such_module:Order", "tests.jobs:perform", _RETRY),
     ),
     schedules=(),
 )
@@ -132,6 +165,7 @@ def install(tx: Connection) -> None:
     sync_catalog(tx, CATALOG)
     tx.execute(text(OUTSIDE_TABLE))
     HOOKS.clear()
+    CODE.clear()
     MAILER.__init__()  # type: ignore[misc]
 
 

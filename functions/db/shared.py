@@ -65,8 +65,10 @@ def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object)
 
 
 def has_ended(tx: Connection) -> bool:
-    """Whether somebody ended the transaction behind our back. Asks nobody: PostgreSQL says so after each statement."""
-    return _status(tx) == IDLE
+    """Whether somebody ended the transaction behind our back, or as far as SQLAlchemy knows. Asks nobody: PostgreSQL
+    tells its state after each statement.
+    """
+    return _status(tx) == IDLE or not tx.in_transaction()
 
 
 def why_unusable(tx: Connection) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from functions.core.catalog import JobType
 from functions.core.job import ClaimedJob, State
 from functions.core.jsonb import why_not_jsonb
+from functions.core.limits import LARGEST_CHECKPOINT, LARGEST_RESULT, json_size
 from functions.core.outcome import Continue, Done, GiveUp, Outcome, Retry, Skipped, Snooze
 from functions.core.retry import MAX_VISIBILITY_DELAY_SECONDS, Again, after_failure
 from functions.db.engine import error_text
@@ -112,16 +113,24 @@ def why_no_outcome(outcome: object, handler: str) -> str | None:
     """
     if not isinstance(outcome, Outcome):
         return f"{handler} returned {type(outcome).__name__}, not an outcome"
-    return _not_json(outcome)
+    return _not_kept(outcome)
 
 
-def _not_json(outcome: Outcome) -> str | None:
-    """What a handler hands over to be kept must be JSON; saying so here spares its neighbours a failed settle."""
-    kept = {Done: "result", Continue: "checkpoint"}.get(type(outcome))
+def _not_kept(outcome: Outcome) -> str | None:
+    """What a handler hands over to be kept must be JSON of a bounded size; else its neighbours' settle would fail."""
+    match outcome:
+        case Done(result=kept):
+            name, largest = "result", LARGEST_RESULT
+        case Continue(checkpoint=kept):
+            name, largest = "checkpoint", LARGEST_CHECKPOINT
+        case _:
+            return None
     if kept is None:
         return None
-    why = why_not_jsonb(getattr(outcome, kept))
-    return f"the {kept} of the outcome is not JSON that can be stored: {why}" if why else None
+    if why := why_not_jsonb(kept):
+        return f"the {name} of the outcome is not JSON that can be stored: {why}"
+    size = json_size(kept)
+    return f"the {name} of the outcome has {size} bytes as text; {largest} are the most" if size > largest else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ from sqlalchemy import Connection
 from functions.core.catalog import Catalog
 from functions.core.errors import ConfigurationError, InvalidPayload, SharedTransaction
 from functions.core.job import ClaimedJob, Job
+from functions.core.limits import why_not_instant
 from functions.core.outcome import UNDONE, Done, GiveUp, Outcome
 from functions.core.resolve import resolve
 from functions.db.engine import is_conflict, is_outage, transaction
@@ -154,6 +156,9 @@ class _Code:
         """Raises now, while what the run wrote can still be undone."""
         if why := why_no_outcome(outcome, self.dotted):
             raise TypeError(why)
+        until = getattr(outcome, "until", None)
+        if until is not None and (why := why_not_instant(f"{type(outcome).__name__}.until", until, datetime.now(UTC))):
+            raise ValueError(why)
         if isinstance(outcome, Done) and outcome.enqueue:
             check_orders(outcome.enqueue, catalog=self._catalog)
         checked: Outcome = outcome
