@@ -150,7 +150,7 @@ def test_poison_delivered_twice_in_one_batch_is_one_row_and_harms_no_neighbour(f
 
 def test_poison_releases_its_fifo_group(flow: Flow) -> None:
     flow.queues.send("ordered", "poison", MessageGroupId="a", MessageDeduplicationId="p")
-    [job_id] = flow.order(request("test.ordered", group_key="a"))
+    [job_id] = flow.order(request("test.ordered", group="a"))
     flow.relay()
     flow.work("ordered")
     assert flow.effects() == {job_id: 1}
@@ -158,9 +158,7 @@ def test_poison_releases_its_fifo_group(flow: Flow) -> None:
 
 
 def test_a_dead_job_releases_its_fifo_group(flow: Flow) -> None:
-    dead, alive = flow.order(
-        request("test.ordered", group_key="a", do="give_up"), request("test.ordered", group_key="a")
-    )
+    dead, alive = flow.order(request("test.ordered", group="a", do="give_up"), request("test.ordered", group="a"))
     flow.relay()
     flow.work("ordered")
     assert flow.job(dead).state == "dead"
@@ -168,7 +166,7 @@ def test_a_dead_job_releases_its_fifo_group(flow: Flow) -> None:
 
 
 def test_a_fifo_message_moved_back_revives_its_job(flow: Flow) -> None:
-    [job_id] = flow.order(request("test.ordered", group_key="g", do="give_up"))
+    [job_id] = flow.order(request("test.ordered", group="g", do="give_up"))
     flow.relay()
     flow.work("ordered")
     assert _move_back(flow, "ordered") == 1

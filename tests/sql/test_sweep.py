@@ -208,7 +208,7 @@ def test_a_retry_that_has_not_come_due_is_left_alone(flow: Flow) -> None:
 
 def test_one_queues_silence_is_not_anothers(flow: Flow) -> None:
     lost_job(flow)
-    [ordered] = flow.order(request("test.ordered", group_key="g"))
+    [ordered] = flow.order(request("test.ordered", group="g"))
     flow.relay()
     age(flow, LONG)
     assert [resent(flow), resent(flow)] == [0, 1]

@@ -35,7 +35,7 @@ def test_a_retry_of_over_fifteen_minutes_waits_in_the_ledger(flow: Flow) -> None
 
 def test_on_a_fifo_queue_a_retry_blocks_nobody(flow: Flow) -> None:
     failing, next_one = flow.order(
-        request("test.ordered", group_key="a", do="retry", delay=5), request("test.ordered", group_key="a")
+        request("test.ordered", group="a", do="retry", delay=5), request("test.ordered", group="a")
     )
     flow.relay()
     flow.work("ordered")
@@ -110,7 +110,7 @@ def test_a_job_dies_when_its_attempts_are_used_up(flow: Flow, queue: str) -> Non
 
 
 def test_fifo_groups_keep_the_order_of_enqueueing(flow: Flow) -> None:
-    ids = flow.order(*[request("test.ordered", group_key="a") for _ in range(25)])
+    ids = flow.order(*[request("test.ordered", group="a") for _ in range(25)])
     flow.relay()
     flow.work("ordered")
     order = [row.job_id for row in flow.rows("SELECT job_id FROM probe_effects ORDER BY id")]
