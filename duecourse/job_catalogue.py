@@ -16,7 +16,14 @@ from pathlib import Path
 from duecourse.payload_fields import fields
 from duecourse.words import duration
 from functions.core.catalog import CATALOG, EXTRA_RECEIVES, Catalog, JobType, Queue
-from functions.core.job import LONGEST_DEDUP_KEY
+from functions.core.limits import (
+    EARLIEST_BEFORE_NOW,
+    LARGEST_CHECKPOINT,
+    LARGEST_PAYLOAD,
+    LARGEST_RESULT,
+    LONGEST_CORRELATION_ID,
+    LONGEST_DEDUP_KEY,
+)
 from functions.core.outcome import LONGEST_DELAY_SECONDS
 from functions.core.resolve import resolve
 from functions.core.retry import MAX_VISIBILITY_DELAY_SECONDS
@@ -124,7 +131,12 @@ def _limits() -> str:
     rows = [
         ("Jobs ordered in one statement", f"{ORDERS_PER_STATEMENT:,}; more are split"),
         ("Deduplication key", f"1 to {LONGEST_DEDUP_KEY} characters"),
-        ("Group key", "1 to 128 printable ASCII characters without spaces"),
+        ("Correlation id", f"1 to {LONGEST_CORRELATION_ID} characters, and no control characters"),
+        (
+            "Payload, checkpoint and result",
+            f"{LARGEST_PAYLOAD:,}, {LARGEST_CHECKPOINT:,} and {LARGEST_RESULT:,} bytes of JSON",
+        ),
+        ("Instants of an order", f"from {EARLIEST_BEFORE_NOW.days} days ago to ten years ahead"),
         ("A wait ordered by a handler", f"at most {duration(LONGEST_DELAY_SECONDS)}"),
         ("A retry's wait in the queue", f"at most {duration(MAX_VISIBILITY_DELAY_SECONDS)}; longer ones in the ledger"),
         ("Lost runs, alone in their batch, until a job is dead", str(LOSSES_ALONE_UNTIL_DEATH)),

@@ -154,7 +154,7 @@ class Post:
 
     def request(self, job_type: str, **payload: Any) -> JobRequest:
         who = {"recipient_kind": "user", "recipient_id": str(self.user_id)}
-        return JobRequest(job_type, who | payload, tenant_id=self.tenant_id, group_key=str(self.user_id))
+        return JobRequest(job_type, who | payload, tenant_id=self.tenant_id)
 
 
 def record(body: object) -> dict[str, Any]:

@@ -168,7 +168,6 @@ class Load:
     def _request(self, kind: Kind) -> JobRequest:
         self._number += 1
         tenant = self.rng.choice(self.tenants)
-        group: str | None = None
         delay: float | None = None
         name = "upkeep.probe"
         payload: dict[str, Any] = {}
@@ -186,8 +185,8 @@ class Load:
             name, payload = "compliance.refresh", {"local_date": str(self.day)}
         elif kind in {Kind.MAIL, Kind.CRITICAL}:
             reader = self._reader()
-            tenant, group = reader.tenant_id, str(reader.user_id)
-            who = {"recipient_kind": "user", "recipient_id": group}
+            tenant = reader.tenant_id
+            who = {"recipient_kind": "user", "recipient_id": str(reader.user_id)}
             name, payload = "email.custom", who | {"subject": "Under way", "body": "A word from your firm."}
             if kind is Kind.CRITICAL:
                 expires = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -197,7 +196,6 @@ class Load:
             name,
             payload,
             tenant_id=tenant,
-            group_key=group,
             delay_seconds=delay,
             dedup_key=f"chaos-{self.seed}-{self._number}",
             dedup_window_seconds=DEDUP_WINDOW_SECONDS,

@@ -22,7 +22,8 @@ from functions.api.paging import DEFAULT_LIMIT, Cursor, Limit
 from functions.api.routing import new_router
 from functions.core.catalog import CATALOG
 from functions.core.errors import InvalidPayload, UnknownJobType
-from functions.core.job import LONGEST_DEDUP_KEY, JobRequest, State
+from functions.core.job import JobRequest, State
+from functions.core.limits import LONGEST_DEDUP_KEY, LONGEST_WAIT_SECONDS
 from functions.db.engine import transaction
 from functions.pipeline.enqueue import enqueue, validate_payload
 
@@ -31,7 +32,6 @@ router = new_router()
 IDEMPOTENCY_WINDOW = timedelta(days=1)
 IDEMPOTENCY_KEY = "^[!-~]{1,200}$"
 """Printable ASCII, as a header can carry it."""
-LONGEST_DELAY_SECONDS = 366 * 86_400
 
 QueueName = Annotated[str, Path(max_length=80, description="A queue of the catalogue.")]
 JobId = Annotated[UUID, Path()]
@@ -129,13 +129,12 @@ class Order(Body):
         examples=[{"note": "hello"}], description="As the job type's contract says: docs/jobs.md."
     )
     tenant_id: UUID | None = None
-    group_key: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")] | None = None
     priority: Annotated[int, Field(ge=-1, le=1)] = 0
     run_at: AwareDatetime | None = None
-    delay_seconds: Annotated[float, Field(ge=0, le=LONGEST_DELAY_SECONDS)] | None = None
+    delay_seconds: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)] | None = None
     deadline_at: AwareDatetime | None = None
     dedup_key: Annotated[str, Field(min_length=1, max_length=LONGEST_DEDUP_KEY)] | None = None
-    dedup_window_seconds: Annotated[float, Field(gt=0, le=LONGEST_DELAY_SECONDS)] | None = None
+    dedup_window_seconds: Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)] | None = None
 
 
 class Ordered(View):

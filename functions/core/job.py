@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +9,9 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-Payload = TypeVar("Payload")
+from functions.core.limits import LONGEST_DEDUP_KEY, LONGEST_WAIT_SECONDS, why_not_correlation_id
 
-GROUP_KEY = re.compile(r"[!-~]{1,128}")
-"""What SQS takes as a MessageGroupId; another one would be refused by the queue again and again, with all behind it.
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
+Payload = TypeVar("Payload")
 
 ENVELOPE_VERSION = 1
 """Of the message bodies that this release writes, and the newest it reads. Not in envelope.py: whoever only sends
@@ -100,25 +97,23 @@ class Job(Generic[Payload]):
     group_key: str | None = None
 
 
-LONGEST_DEDUP_KEY = 500
-
-
 @dataclass(frozen=True, slots=True)
 class JobRequest:
     """An order for a job. `enqueue` takes one or thousands of them in one statement.
 
     At most one of `run_at` (aware) and `delay_seconds` may be given. With `dedup_key` a second order for the
     same tenant, type and key creates nothing: for `dedup_window_seconds` where given, else until the first is
-    finished (completed, cancelled or dead).
+    finished (completed, cancelled or dead). On a FIFO queue the job's group follows from its type and payload.
+
+    Raises `ValueError`, in one sentence, for a value beyond its limit (functions/core/limits.py).
     """
 
     type: str
     payload: Mapping[str, Any]
     tenant_id: UUID | None = None
-    group_key: str | None = None
-    """FIFO group, or the fair-queue group on a standard queue (default there: the tenant)."""
     priority: int = 0
-    """1 leaves the ledger before 0, 0 before -1; lanes (queues) keep urgent work apart, this orders a backlog."""
+    """1 leaves the ledger before 0, 0 before -1; lanes (queues) keep urgent work apart, this orders a backlog. On a FIFO
+    queue it has no effect: jobs start in the order in which they came due."""
     run_at: datetime | None = None
     delay_seconds: float | None = None
     deadline_at: datetime | None = None
@@ -128,17 +123,55 @@ class JobRequest:
     correlation_id: str | None = None
 
     def __post_init__(self) -> None:
-        if self.run_at is not None and self.delay_seconds is not None:
-            raise ValueError("give run_at or delay_seconds, not both")
-        for name in ("run_at", "deadline_at"):
-            instant: datetime | None = getattr(self, name)
-            if instant is not None and instant.tzinfo is None:
-                raise ValueError(f"{name} must be an aware datetime; {instant!r} has no time zone")
-        if self.priority not in {-1, 0, 1}:
-            raise ValueError(f"priority is 1, 0 or -1, not {self.priority}")
-        if self.group_key is not None and not GROUP_KEY.fullmatch(self.group_key):
-            raise ValueError(f"group_key is 1 to 128 ASCII letters, digits and punctuation, not {self.group_key!r}")
-        if self.dedup_window_seconds is not None and self.dedup_key is None:
-            raise ValueError("dedup_window_seconds needs a dedup_key")
-        if self.dedup_key is not None and not 1 <= len(self.dedup_key) <= LONGEST_DEDUP_KEY:
-            raise ValueError(f"dedup_key has 1 to {LONGEST_DEDUP_KEY} characters, not {len(self.dedup_key)}")
+        if why := self._refusal():
+            raise ValueError(why)
+
+    def _refusal(self) -> str | None:
+        """Why the order is refused, as far as that can be said without a clock and the type's contract."""
+        return (
+            _why_not_tenant(self.tenant_id)
+            or _why_not_priority(self.priority)
+            or _why_not_wait(self.run_at, self.delay_seconds)
+            or _why_not_aware("run_at", self.run_at)
+            or _why_not_aware("deadline_at", self.deadline_at)
+            or _why_not_key(self.dedup_key, self.dedup_window_seconds)
+            or (self.correlation_id is not None and why_not_correlation_id(self.correlation_id))
+            or None
+        )
+
+
+def _why_not_tenant(tenant_id: object) -> str | None:
+    return None if tenant_id is None or isinstance(tenant_id, UUID) else "tenant_id cannot be read as a uuid"
+
+
+def _why_not_priority(priority: object) -> str | None:
+    whole = isinstance(priority, int) and not isinstance(priority, bool)
+    return None if whole and priority in {-1, 0, 1} else f"priority is 1, 0 or -1, not {priority}"
+
+
+def _why_not_wait(run_at: datetime | None, delay_seconds: float | None) -> str | None:
+    if run_at is not None and delay_seconds is not None:
+        return "give run_at or delay_seconds, not both"
+    if delay_seconds is None or (_is_number(delay_seconds) and 0 <= delay_seconds <= LONGEST_WAIT_SECONDS):
+        return None
+    return f"delay_seconds is a number from 0 to {LONGEST_WAIT_SECONDS} (ten years)"
+
+
+def _why_not_aware(name: str, instant: object) -> str | None:
+    if instant is None or (isinstance(instant, datetime) and instant.utcoffset() is not None):
+        return None
+    return f"{name} must be an aware datetime; {instant!r} has no time zone"
+
+
+def _why_not_key(key: str | None, window_seconds: float | None) -> str | None:
+    if key is None:
+        return "dedup_window_seconds needs a dedup_key" if window_seconds is not None else None
+    if not 1 <= len(key) <= LONGEST_DEDUP_KEY:
+        return f"dedup_key has 1 to {LONGEST_DEDUP_KEY} characters, not {len(key)}"
+    if window_seconds is None or (_is_number(window_seconds) and 0 < window_seconds <= LONGEST_WAIT_SECONDS):
+        return None
+    return f"dedup_window_seconds is a number above 0, up to {LONGEST_WAIT_SECONDS} (ten years)"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -55,7 +55,6 @@ def _order(parcel: Parcel) -> dict[str, Any]:
         "sent": True,
         "id": envelope.id and str(envelope.id),
         "tenant_id": envelope.tenant_id and str(envelope.tenant_id),
-        "group_key": envelope.group_key,
         "correlation_id": envelope.correlation_id,
         "dedup_key": envelope.dedup_key,
         # As long as SQS may hold a copy: one that comes after the job is finished must find the key taken.

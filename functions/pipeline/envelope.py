@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from functions.core.catalog import Catalog
 from functions.core.errors import NewerEnvelope, RejectedMessage, UnknownJobType
-from functions.core.job import ENVELOPE_VERSION, GROUP_KEY
+from functions.core.job import ENVELOPE_VERSION
 from functions.core.jsonb import why_not_jsonb
+from functions.core.limits import LARGEST_PAYLOAD, LONGEST_DEDUP_KEY, json_size, why_not_correlation_id
 
 EXTERNAL_ID_PAST = timedelta(days=14)
 """SQS keeps no message longer (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)."""
@@ -25,7 +26,9 @@ END_OF_CALENDAR = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 
 
 class Envelope(BaseModel):
-    """A message's body. Unknown fields are ignored, so that a later release may add some without a new version."""
+    """A message's body. Unknown fields are ignored, so that a later release may add some without a new version, and a
+    producer that still names a `group_key`, as one could before groups followed from the payload, loses no message.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,8 +41,7 @@ class Envelope(BaseModel):
     correlation_id: str | None = None
     external: bool = False
     payload: dict[str, Any] | None = None
-    dedup_key: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    group_key: Annotated[str, Field(pattern=f"^{GROUP_KEY.pattern}$")] | None = None
+    dedup_key: Annotated[str, Field(min_length=1, max_length=LONGEST_DEDUP_KEY)] | None = None
 
     @model_validator(mode="after")
     def _identified(self) -> Self:
@@ -49,6 +51,11 @@ class Envelope(BaseModel):
             raise ValueError("an external message needs its payload")
         if self.external and (self.id is None) == (self.dedup_key is None):
             raise ValueError("an external message needs either an id (UUIDv7) or a dedup_key")
+        # A reference's own are not read: the row has them.
+        if self.external and self.correlation_id is not None and (why := why_not_correlation_id(self.correlation_id)):
+            raise ValueError(why)
+        if self.external and (size := json_size(self.payload)) > LARGEST_PAYLOAD:
+            raise ValueError(f"payload is at most {LARGEST_PAYLOAD} bytes as text, not {size}")
         return self
 
 

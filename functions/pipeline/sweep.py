@@ -25,6 +25,8 @@ RESEND_BEFORE_EXPIRY = timedelta(days=1)
 FIRST_RESEND_SECONDS = 300
 """A silent job is sent again after this; the wait doubles with each further time."""
 
+KEYS_PER_STEP = 5_000
+
 # Moves the deltas into the totals: a plain delete and upsert, so the totals are exact at every instant.
 FOLD = text("""
     WITH folded AS (DELETE FROM job_count_deltas RETURNING queue, type, state, delta)
@@ -42,7 +44,14 @@ FOLD_RUNS = text("""
         runs = r.runs + excluded.runs, seconds = r.seconds + excluded.seconds
 """)
 
-EXPIRE_KEYS = text("DELETE FROM job_keys WHERE expires_at <= now()")
+# Never one that an order is just taking over: so it waits for nobody.
+EXPIRE_KEYS = text("""
+    WITH ended AS MATERIALIZED (
+        SELECT key FROM job_keys WHERE expires_at <= now() AND expires_at <> 'infinity'
+        ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM job_keys USING ended WHERE job_keys.key = ended.key
+""")
 
 FORGET_FAILURES = text("DELETE FROM auth_failures WHERE minute < now() - interval '1 hour'")
 
@@ -149,9 +158,14 @@ def fold() -> int:
 
 
 def expire_keys() -> int:
-    """Forget deduplication keys whose window has ended."""
-    with transaction() as tx:
-        return tx.execute(EXPIRE_KEYS).rowcount
+    """Forget deduplication keys whose window has ended, in steps that each commit alone. Returns how many."""
+    expired = 0
+    while True:
+        with transaction() as tx:
+            step = tx.execute(EXPIRE_KEYS, {"most": KEYS_PER_STEP}).rowcount
+        expired += step
+        if step < KEYS_PER_STEP:
+            return expired
 
 
 def forget_auth_failures() -> int:

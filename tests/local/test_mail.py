@@ -16,7 +16,7 @@ from tests.mail import new_user
 EVENTS = Path(__file__).parents[1] / "events" / "ses"
 ORDER = """
     SELECT enqueue_job('email.custom', jsonb_build_object('recipient_kind', 'user', 'recipient_id', CAST(:user AS text),
-        'subject', 'Opening hours', 'body', 'Closed on Friday.'), CAST(:tenant AS uuid), CAST(:user AS text)) AS id
+        'subject', 'Opening hours', 'body', 'Closed on Friday.'), CAST(:tenant AS uuid)) AS id
 """
 
 

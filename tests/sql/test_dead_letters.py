@@ -158,7 +158,7 @@ def test_poison_releases_its_fifo_group(flow: Flow) -> None:
 
 
 def test_a_dead_job_releases_its_fifo_group(flow: Flow) -> None:
-    dead, alive = flow.order(request("test.ordered", group="a", do="give_up"), request("test.ordered", group_key="a"))
+    dead, alive = flow.order(request("test.ordered", group="a", do="give_up"), request("test.ordered", group="a"))
     flow.relay()
     flow.work("ordered")
     assert flow.job(dead).state == "dead"

@@ -43,6 +43,14 @@ def says(statement: str) -> Code:
     return run
 
 
+def calls(method: str, of: Callable[[Any], Any] = lambda tx: tx) -> Code:
+    def run(job: Job[Any], tx: Connection) -> Outcome:
+        getattr(of(tx), method)()
+        return Done()
+
+    return run
+
+
 def returns(make: Callable[[], object]) -> Code:
     return lambda job, tx: make()
 
@@ -74,18 +82,18 @@ UNSTORABLE = JobRequest("test.each", {"do": "\x00"})
 
 BAD: dict[str, tuple[Code, str]] = {
     "swallows a failed statement": (swallow, "a statement failed and the job went on"),
-    "commits": (lambda job, tx: tx.commit() or Done(), "must not commit, roll back or close"),
-    "rolls back": (lambda job, tx: tx.rollback() or Done(), "must not commit, roll back or close"),
-    "closes": (lambda job, tx: tx.close() or Done(), "must not commit, roll back or close"),
+    "commits": (calls("commit"), "must not commit, roll back or close"),
+    "rolls back": (calls("rollback"), "must not commit, roll back or close"),
+    "closes": (calls("close"), "must not commit, roll back or close"),
     "says COMMIT": (says("COMMIT"), "must not commit, roll back or close"),
     "says end, commented": (says("/* done */ -- so\n  end"), "must not commit, roll back or close"),
     "says ROLLBACK WORK": (says("rollback work"), "must not commit, roll back or close"),
     "says START TRANSACTION": (says("START  TRANSACTION"), "must not commit, roll back or close"),
     "says SET TRANSACTION READ ONLY": (says("SET TRANSACTION READ ONLY"), "must not commit, roll back or close"),
     "says DO COMMIT": (says("DO $$ BEGIN COMMIT; END $$"), "invalid transaction termination"),
-    "commits by the driver": (lambda job, tx: tx.connection.driver_connection.commit() or Done(), "must not commit"),
+    "commits by the driver": (calls("commit", lambda tx: tx.connection.driver_connection), "must not commit"),
     "commits its root": (
-        lambda job, tx: tx.get_transaction().commit() or Done(),
+        calls("commit", lambda tx: tx.get_transaction()),
         "ended the transaction that it shares",
     ),
     "leaves a savepoint": (leaves_a_savepoint, "left a savepoint open"),

@@ -19,10 +19,9 @@ ADDRESSES = [f"person{n}@example.com" for n in range(MANY)]
 def in_sql(post: Post, payload: dict[str, Any]) -> UUID:
     """An order that nobody has checked yet."""
     [(job_id,)] = post.rows(
-        "SELECT enqueue_job('email.custom', CAST(:payload AS jsonb), :tenant, CAST(:group AS text))",
+        "SELECT enqueue_job('email.custom', CAST(:payload AS jsonb), :tenant)",
         payload=json.dumps(payload),
         tenant=post.tenant_id,
-        group=str(uuid4()),
     )
     return UUID(str(job_id))
 

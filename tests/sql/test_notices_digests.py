@@ -226,4 +226,4 @@ def test_the_whole_flow_plans_the_day_from_messages(database: Engine, queues: Qu
     with database.begin() as tx:
         assert states(tx) == {"completed": 3, "waiting": 1}
         [digest] = rows(tx, "SELECT * FROM jobs WHERE type = 'email.digest'")
-        assert digest.group_key == str(firm.id)
+        assert (digest.tenant_id, digest.group_key) == (firm.id, None)

@@ -38,7 +38,7 @@ def test_what_is_under_way_is_handed_back_and_costs_nothing(flow: Flow) -> None:
 
 
 def test_a_fifo_group_keeps_its_order_over_a_pause(flow: Flow) -> None:
-    ids = flow.order(*[JobRequest("test.ordered", {}, group_key="g") for _ in range(3)])
+    ids = flow.order(*[JobRequest("test.ordered", {"group": "g"}) for _ in range(3)])
     flow.relay()
     messages = flow.receive("ordered", visibility=1)
     pause(flow, "ordered")

@@ -193,9 +193,9 @@ def test_what_died_after_it_began_is_left_alone(database: Engine, queues: Queues
 
 def test_a_fifo_queues_dead_jobs_are_redriven_in_their_order(database: Engine, queues: Queues) -> None:
     mail = {"recipient_kind": "user", "url": "https://firm.example/"}
+    tenant, readers = uuid4(), [str(uuid4()) for _ in range(3)]
     requests = [
-        JobRequest("email.welcome", {**mail, "recipient_id": str(uuid4())}, tenant_id=uuid4(), group_key=f"g{n % 3}")
-        for n in range(12)
+        JobRequest("email.welcome", {**mail, "recipient_id": readers[n % 3]}, tenant_id=tenant) for n in range(12)
     ]
     ids = _kill(database, requests)
     _bury(queues, "email", [_copy(job_id, group=f"g{n % 3}") for n, job_id in enumerate(ids)])

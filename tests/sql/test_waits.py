@@ -35,7 +35,7 @@ def test_a_retry_of_over_fifteen_minutes_waits_in_the_ledger(flow: Flow) -> None
 
 def test_on_a_fifo_queue_a_retry_blocks_nobody(flow: Flow) -> None:
     failing, next_one = flow.order(
-        request("test.ordered", group="a", do="retry", delay=5), request("test.ordered", group_key="a")
+        request("test.ordered", group="a", do="retry", delay=5), request("test.ordered", group="a")
     )
     flow.relay()
     flow.work("ordered")

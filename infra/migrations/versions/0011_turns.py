@@ -11,8 +11,8 @@ ALTER TABLE job_types ADD group_by text[];
 COMMENT ON COLUMN job_types.group_by IS 'FIFO queues: the payload fields that name a job''s group; kept by migrate';
 
 ALTER TABLE jobs ADD turn timestamptz;
-COMMENT ON COLUMN jobs.turn IS 'FIFO queues: when it came due; its group''s later jobs wait for it. Null once it has started';
-COMMENT ON COLUMN jobs.group_key IS 'the group of a job of a FIFO queue; null on a standard queue, where the tenant is the group';
+COMMENT ON COLUMN jobs.turn IS 'FIFO queues: when it came due; later ones of its group wait. Null once it has started';
+COMMENT ON COLUMN jobs.group_key IS 'its group on a FIFO queue; null on a standard one, where the tenant is the group';
 CREATE INDEX jobs_turn ON jobs (queue, group_key, turn, id) WHERE turn IS NOT NULL;
 """
 

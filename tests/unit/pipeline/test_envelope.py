@@ -92,8 +92,10 @@ def test_an_external_message_brings_its_payload() -> None:
         (external(dedup_key="k"), "an external message needs either an id (UUIDv7) or a dedup_key"),
         (external(id=None), "an external message needs either an id (UUIDv7) or a dedup_key"),
         (external(id=None, dedup_key=""), "dedup_key: String should have at least 1 character"),
-        (external(group_key="g" * 129), "group_key: String should match pattern"),
-        (external(group_key="Müller GmbH"), "group_key: String should match pattern"),
+        (external(correlation_id=""), "correlation_id has 1 to 256 characters, and no control characters"),
+        (external(correlation_id="c" * 257), "correlation_id has 1 to 256 characters, and no control characters"),
+        (external(correlation_id="a\x85b"), "correlation_id has 1 to 256 characters, and no control characters"),
+        (external(payload={"x": "y" * 262_144}), "payload is at most 262144 bytes as text, not 262153"),
         (external(id=str(uuid4())), "an external message's id must be a UUIDv7"),
     ],
     ids=lambda value: str(value)[:40],
@@ -179,7 +181,7 @@ def test_other_uuids_tell_no_instant(job_id: UUID) -> None:
 
 
 SECRETS = st.text("ABCDEFGHÄÖÜ 0123456789@", min_size=12, max_size=60).map(lambda text: f"Geheim {text}")
-FIELDS = ["v", "id", "type", "delivery", "tenant_id", "correlation_id", "external", "payload", "dedup_key", "group_key"]
+FIELDS = ["v", "id", "type", "delivery", "tenant_id", "correlation_id", "external", "payload", "dedup_key"]
 
 
 def planted(secret: str) -> st.SearchStrategy[object]:
