@@ -42,7 +42,7 @@ def serve(ids: Sequence[UUID]) -> int:
     with transaction() as tx:
         counted = tallies(claimed, decisions, time.monotonic() - started)
         settlements = [item.settlement for item in decisions.values()]
-        return settle(tx, settlements, token=token, message_ids=message_ids, tallies=counted)
+        return len(settle(tx, settlements, token=token, message_ids=message_ids, tallies=counted))
 
 
 def main() -> None:

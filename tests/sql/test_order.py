@@ -382,4 +382,5 @@ def _act(line: Line, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list
             line.redrive()
         case "die between send and mark", *_:
             line.order(("test.ordered", "c", "done", False))
+            line.queue.refuses = lambda: False
             line.flow.relay_and_die_unmarked(monkeypatch)
