@@ -76,12 +76,19 @@ class Sent:
 
 
 def parse(claimed: Sequence[ClaimedJob], catalog: Catalog) -> tuple[list[Job[Any]], dict[UUID, Ending]]:
-    """Validate payloads: the jobs that can run, and the endings of those that cannot."""
+    """Validate payloads: the jobs that can run, and the endings of those that cannot.
+
+    What comes in its group behind one that is released is in neither: it is handed back too, or it would overtake it.
+    """
     jobs: list[Job[Any]] = []
     endings: dict[UUID, Ending] = {}
+    held: set[str | None] = set()
     for job in claimed:
+        if job.group_key is not None and job.group_key in held:
+            continue
         if job.type not in catalog.job_types:
             endings[job.id] = _unknown_type(job)
+            held.add(job.group_key)
             continue
         try:
             payload = validate_payload(job.type, job.payload, catalog=catalog)
@@ -184,7 +191,7 @@ def perform_inside(
         held: set[str | None] = set()
         for job in [job for job in jobs if job.type not in sets]:
             if job.group_key is not None and job.group_key in held:
-                continue  # behind one that was released: handed back too, or it would overtake it
+                continue
             if time_is_up():
                 raise OutOfTime
             code = _Code(catalog.job_type(job.type).perform, catalog)
