@@ -31,6 +31,7 @@ from functions.core.errors import (
 )
 from functions.core.job import ClaimedJob
 from functions.core.outcome import Done
+from functions.db.deadline import deadline
 from functions.db.engine import is_conflict, is_not_migrated, is_outage, statements, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.admit import admit_external
@@ -84,7 +85,7 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
     )
     batch.tally.add("BatchSize", len(messages), queue=queue)
     statements_before = statements.total
-    with observe.span("batch", queue=queue, messages=len(messages)):
+    with deadline(context), observe.span("batch", queue=queue, messages=len(messages)):
         try:
             _serve(messages, batch)
         except Exception as error:
