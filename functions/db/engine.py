@@ -214,7 +214,7 @@ def _open(settings: DatabaseSettings, parameters: dict[str, str]) -> Any:
         password=settings.password,
         database=settings.database,
         startup_params=parameters,
-        **_transport(settings),
+        **transport(settings),
     )
 
 
@@ -238,7 +238,8 @@ def _remember_placeholders() -> None:
     pg8000.dbapi.convert_paramstyle = remembered
 
 
-def _transport(settings: DatabaseSettings) -> dict[str, Any]:
+def transport(settings: DatabaseSettings) -> dict[str, Any]:
+    """How pg8000 reaches the server: an open socket, and whether TLS goes on top of it. Raises `OSError`."""
     if settings.is_local_socket:
         # A unix socket has no TLS; unless told so, pg8000 spends 20 ms on loading the machine's roots before it asks.
         sock = sockets.connected(socket.AF_UNIX, f"{settings.host}/.s.PGSQL.{settings.port}")
