@@ -21,6 +21,7 @@ from functions.compliance.worker import handler
 from functions.core.errors import DuecourseError
 from functions.core.job import JobRequest
 from functions.db.engine import engine, statements, transaction, transport
+from functions.db.sessions import lift_limits
 from functions.db.settings import from_url
 from functions.pipeline.enqueue import enqueue
 
@@ -207,6 +208,7 @@ def _build(tenants: int, clients: int) -> None:
 def _prepare(statement: str) -> None:
     """Bring about the situation, and leave nothing of the last contestant's for this one to pay."""
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         connection.execute(text(statement))
         connection.execute(text("VACUUM ANALYZE jobs, job_count_deltas, compliance_scores, compliance_score_history"))
         connection.execute(text("CHECKPOINT"))

@@ -66,7 +66,7 @@ DIFFERING = text("""
 """)
 
 LIFT_LIMITS = text("""
-    SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)
+    SELECT set_config('statement_timeout', '0', :local), set_config('idle_in_transaction_session_timeout', '0', :local)
 """)
 
 
@@ -96,6 +96,9 @@ def keep(tx: Connection) -> None:
         print(json.dumps({"message": "session_settings_not_kept", "error": str(error.orig)}))
 
 
-def lift_limits(tx: Connection) -> None:
-    """For this transaction alone: its statements, and the pauses between them, may take as long as they need."""
-    tx.execute(LIFT_LIMITS)
+def lift_limits(connection: Connection, *, whole_session: bool = False) -> None:
+    """Let statements, and the pauses between them, take as long as they need: in this transaction alone.
+
+    `whole_session` is for a connection of one's own that runs outside transactions, as VACUUM demands.
+    """
+    connection.execute(LIFT_LIMITS, {"local": not whole_session})

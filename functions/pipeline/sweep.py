@@ -16,7 +16,7 @@ from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError, TablesInUse
 from functions.db.deadline import deadline, is_near
-from functions.db.engine import transaction
+from functions.db.engine import is_conflict, transaction
 from functions.pipeline import months, observe, pausing, relay, vitals
 from functions.pipeline.conservation import conservation
 from functions.pipeline.settings import settings
@@ -128,11 +128,12 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
             continue
         try:
             report[name] = task()
-        except TablesInUse as busy:
-            # Months are made and retired long before it matters: the next sweep tries again.
-            observe.logger().warning("sweep_task_postponed", task=name, reason=str(busy))
-            report[name] = "postponed"
         except Exception as error:  # noqa: BLE001 - the other tasks must still run; raised below
+            if isinstance(error, TablesInUse) or is_conflict(error):
+                # Somebody holds what it needs, and nothing of it is urgent: the next sweep tries again.
+                observe.logger().warning("sweep_task_postponed", task=name, reason=observe.summary(error))
+                report[name] = "postponed"
+                continue
             observe.logger().exception("sweep_task_failed", task=name)
             report[name] = "failed"
             failures.append(f"{name}: {observe.summary(error)}")

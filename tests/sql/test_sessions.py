@@ -19,8 +19,9 @@ from functions.db import sessions
 from functions.db.migrate import migrate
 from functions.db.reshape import Patience, reshape
 from functions.db.settings import DatabaseSettings, from_url
+from functions.pipeline import sweep
 from functions.pipeline.rerun import rerun
-from tests.harness import new_tenant
+from tests.harness import Queues, new_tenant
 
 HOSTILE = {
     "DateStyle": "German",
@@ -178,3 +179,15 @@ def test_a_change_of_tables_may_take_longer_than_a_statement_may(database: Engin
     assert reshape(limits, Patience(lock_milliseconds=50, pause_seconds=0, seconds=1)) == ["0", "0"]
     with database.begin() as tx:
         assert limits(tx) == ["1min", "75s"]
+
+
+def test_a_session_that_holds_the_rows_of_queues_keeps_the_sweep_from_nothing_else(
+    queues: Queues, observer: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sessions.SETTINGS, "lock_timeout", "100ms")
+    with observer.connect() as dead:
+        dead.execute(text("SELECT name FROM queues FOR UPDATE"))
+        report = sweep.sweep(datetime.now(UTC))
+        assert report["resent"] == "postponed"
+        assert report["conservation"] is True
+        assert report["measured"] not in {"failed", "postponed"}
