@@ -18,6 +18,7 @@ from functions.aws.clients import client
 from functions.core.catalog import CATALOG
 from functions.db import engine as db
 from functions.db.migrate import migrate
+from functions.db.sessions import lift_limits
 from functions.db.settings import DatabaseSettings, connection_url, from_url
 from functions.pipeline.settings import settings
 from tests.harness import Queues
@@ -146,6 +147,7 @@ def queues(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queues]:
 def _administration(server: DatabaseSettings) -> Iterator[Connection]:
     engine = create_engine("postgresql+pg8000://", creator=lambda: db.connect(server), poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         yield connection
     engine.dispose()
 

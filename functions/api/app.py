@@ -17,6 +17,7 @@ from functions.api import auth, problems, requests
 from functions.api.failures import to_problem
 from functions.api.identity import Caller
 from functions.core.errors import BadEvent
+from functions.db.deadline import deadline
 from functions.db.engine import transaction
 from functions.pipeline import observe
 
@@ -76,7 +77,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         raise BadEvent("this function serves an HTTP API, with payload format 2.0") from None
     request_id = str(event["requestContext"].get("requestId", ""))
-    with observe.logger().append_context_keys(request_id=request_id):
+    with deadline(context), observe.logger().append_context_keys(request_id=request_id):
         answer = _answer(event, context, method, path)
         _log(method, path, answer["statusCode"], time.monotonic() - started)
     answer["headers"] = HEADERS | {"X-Request-Id": request_id} | answer.get("headers", {})

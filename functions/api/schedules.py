@@ -96,6 +96,9 @@ class RunResult(View):
     tenants: int = Field(description="Tenants meant.")
     already: int = Field(description="Of them, those whose day had been planned before.")
     planned: int = Field(description="Jobs ordered; in a dry run, those that would be.")
+    unknown_zones: list[str] = Field(
+        description="Time zones of tenants that are left out: no such zone is known here, hence no today of theirs."
+    )
 
 
 @router.post("/schedules/<name>/run", summary="Run a schedule now", tags=["Schedules"])
@@ -140,6 +143,7 @@ def run_schedule(name: Annotated[str, Path(max_length=80)], order: RunOrder) -> 
         tenants=done.tenants,
         already=done.already,
         planned=would if order.dry_run else done.planned,
+        unknown_zones=list(done.unknown_zones),
     )
 
 

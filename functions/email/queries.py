@@ -10,9 +10,10 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from functions.core.job import Job
+from functions.pipeline.zones import known_zone
 
 # Everything that decides whether a mail goes out, and how it looks. A recipient of another tenant is not found.
 LOAD = text("""
@@ -124,7 +125,15 @@ def load(tx: Connection, jobs: Sequence[Job[Any]], *, doubt_seconds: float) -> d
         for job in jobs
     ]
     rows = tx.execute(LOAD, {"wanted": json.dumps(wanted), "doubt": f"{doubt_seconds} seconds"})
-    return {row.job_id: Letter(*row) for row in rows}
+    return {row.job_id: _letter(row) for row in rows}
+
+
+def _letter(row: Row[Any]) -> Letter:
+    zones = {
+        "tenant_zone": known_zone(row.tenant_zone),
+        "time_zone": known_zone(row.time_zone, row.tenant_zone),
+    }
+    return Letter(**(row._asdict() | zones))
 
 
 def database_now(tx: Connection) -> datetime:

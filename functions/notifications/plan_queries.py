@@ -21,6 +21,7 @@ from functions.notifications.rules import (
     Warnings,
     after_quiet_hours,
 )
+from functions.pipeline.zones import known_zone
 
 # What has a due date, by category: of `tenant`, within the days that any milestone covers.
 _SUBJECTS: Mapping[Category, str] = {
@@ -110,7 +111,8 @@ _PLAN = """
     )
     SELECT tenant.id AS tenant_id, coalesce(count.notices, 0) AS notices, coalesce(count.suppressed, 0) AS suppressed,
         coalesce(unheard.subjects, 0) AS unheard, person.id AS recipient_id,
-        coalesce(person.time_zone, tenant.time_zone) AS time_zone, person.quiet_from, person.quiet_until,
+        coalesce(person.time_zone, tenant.time_zone) AS time_zone, tenant.time_zone AS tenant_zone,
+        person.quiet_from, person.quiet_until,
         clock_timestamp() AS now
     FROM tenant
     LEFT JOIN count ON count.tenant_id = tenant.id
@@ -139,7 +141,7 @@ DAY = text("""
 # Whom a digest of the day would tell something: as queries.TAKE_PENDING finds it when the digest is composed.
 READERS = text(f"""
     SELECT d.tenant_id, n.recipient_kind, n.recipient_id, clock_timestamp() AS now,
-        coalesce(person.time_zone, client.time_zone, t.time_zone) AS time_zone,
+        coalesce(person.time_zone, client.time_zone, t.time_zone) AS time_zone, t.time_zone AS tenant_zone,
         coalesce(person.quiet_from, client.quiet_from) AS quiet_from,
         coalesce(person.quiet_until, client.quiet_until) AS quiet_until
     FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:local_dates AS date[])) AS d(tenant_id, local_date)
@@ -241,5 +243,6 @@ def readers(tx: Connection, local_dates: Mapping[UUID, date]) -> dict[UUID, list
 
 
 def _reader(kind: str, row: Row[Any]) -> Reader:
-    not_before = after_quiet_hours(row.now, ZoneInfo(row.time_zone), row.quiet_from, row.quiet_until)
+    zone = ZoneInfo(known_zone(row.time_zone, row.tenant_zone))
+    not_before = after_quiet_hours(row.now, zone, row.quiet_from, row.quiet_until)
     return Reader(kind, row.recipient_id, not_before)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, text
 
 from functions.core.catalog import CATALOG, Catalog, Schedule
-from functions.core.clock import local_instant
+from functions.core.clock import find_zone, local_instant
 from functions.pipeline.due import DueDay, due_days
 
 GRACE = timedelta(minutes=20)
@@ -79,14 +78,14 @@ def overdue(
 
 def newest_due(schedule: Schedule, zone: str, now: datetime) -> DueDay | None:
     """The newest day of a zone whose run has come by `now`; None where this runtime does not know the zone."""
-    known = _zone(zone)
+    known = find_zone(zone)
     days = due_days(known, now, local_time=schedule.local_time, catch_up=schedule.catch_up) if known else []
     return days[0] if days else None
 
 
 def next_due(schedule: Schedule, zone: str, now: datetime) -> datetime | None:
     """When the next run of a zone comes; None where this runtime does not know the zone."""
-    known = _zone(zone)
+    known = find_zone(zone)
     if known is None:
         return None
     today = now.astimezone(known).date()
@@ -95,10 +94,3 @@ def next_due(schedule: Schedule, zone: str, now: datetime) -> datetime | None:
         for ahead in range(3)
         if (instant := local_instant(today + timedelta(days=ahead), schedule.local_time, known)) > now
     )
-
-
-def _zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return None

@@ -21,6 +21,7 @@ from functions.aws import sqs
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.chunks import chunks
 from functions.core.job import ENVELOPE_VERSION
+from functions.db.deadline import deadline
 from functions.db.engine import is_not_migrated, is_outage, transaction
 from functions.pipeline import observe
 from functions.pipeline.heartbeat import beat
@@ -93,6 +94,11 @@ def drain(*, queue: str = "", catalog: Catalog = CATALOG) -> Drained:
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `relay`: once a minute, looking every second, for what a crash left and what has come due."""
     del event
+    with deadline(context):
+        return _run(context)
+
+
+def _run(context: Any) -> dict[str, Any]:
     sent, passes = 0, 0
     while True:
         passes += 1

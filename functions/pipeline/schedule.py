@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, text
 
 from functions.core.catalog import CATALOG, Catalog, Schedule
 from functions.core.errors import BadEvent
+from functions.db.deadline import deadline
 from functions.db.engine import transaction
 from functions.pipeline import observe, relay
 from functions.pipeline.due import DueDay, due_days
 from functions.pipeline.envelope import describe
+from functions.pipeline.zones import zone_of_tenants
 
 JITTER_SECONDS = 900
 """Tenants of one zone start spread over this, each at its own stable second."""
@@ -50,7 +51,7 @@ PLAN = text("""
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'id', job_id, 'type', CAST(:job_type AS text), 'tenant_id', tenant_id,
                 'payload', jsonb_build_object('local_date', local_date),
-                'correlation_id', CAST(:schedule AS text) || '/' || local_date || '/' || tenant_id,
+                'correlation_id', concat_ws('/', CAST(:schedule AS text), to_char(local_date, 'YYYY-MM-DD'), tenant_id),
                 'delay_seconds', mod(('x' || left(md5(tenant_id::text), 7))::bit(28)::int, CAST(:jitter AS int)))
                 ORDER BY job_id), '[]')
             FROM run WHERE outcome = 'planned'))
@@ -99,13 +100,14 @@ def read_event(event: Any) -> ScheduledEvent:
         ) from None
 
 
-def run(event: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
+def run(event: Any, context: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
     """Serve a cron rule's event: plan in one transaction, then send what was planned. Returns the counts."""
     tick = read_event(event)
     row = catalog.schedules[schedule]
-    with observe.span("plan", schedule=schedule), transaction() as tx:
-        plan = plan_tick(tx, row, tick.time, jitter=tick.detail.jitter)
-    sent = relay.drain(queue=catalog.job_type(row.job_type).queue, catalog=catalog).sent if plan.planned else 0
+    with deadline(context):
+        with observe.span("plan", schedule=schedule), transaction() as tx:
+            plan = plan_tick(tx, row, tick.time, jitter=tick.detail.jitter)
+        sent = relay.drain(queue=catalog.job_type(row.job_type).queue, catalog=catalog).sent if plan.planned else 0
     tally = observe.Tally()
     tally.add("RunsPlanned", plan.planned, schedule=schedule)
     tally.add("RunsMissed", plan.missed, schedule=schedule)
@@ -142,14 +144,8 @@ def _due(zones: Sequence[str], schedule: Schedule, now: datetime) -> tuple[list[
     days: list[tuple[str, DueDay]] = []
     unknown = []
     for name in zones:
-        try:
-            zone = ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError):
-            observe.logger().error(
-                "unknown_time_zone",
-                time_zone=name,
-                fix="its tenants are not planned: set tenants.time_zone to the zone's successor in the IANA database",
-            )
+        zone = zone_of_tenants(name)
+        if zone is None:
             unknown.append(name)
             continue
         due = due_days(zone, now, local_time=schedule.local_time, catch_up=schedule.catch_up)
