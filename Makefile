@@ -27,7 +27,7 @@ demo: $(UV) ## a whole day of compliance refreshes on this machine, in a minute
 
 .PHONY: test
 test: $(UV) ## every test, with a real PostgreSQL and the deployed template
-	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
 bench: $(UV) ## every measurement against our rivals: 20 minutes; rewrites docs/performance.md
