@@ -27,7 +27,7 @@ demo: $(UV) ## a whole day of compliance refreshes on this machine, in a minute
 
 .PHONY: test
 test: $(UV) ## every test, with a real PostgreSQL and the deployed template
-	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # In an environment of its own, beside .venv. Where there are pyenv's shims, uv finds its interpreters by their folders alone.
 .PHONY: test-lambda-python

@@ -65,10 +65,10 @@ def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object)
 
 
 def has_ended(tx: Connection) -> bool:
-    """Whether somebody ended the transaction behind our back, or as far as SQLAlchemy knows. Asks nobody: PostgreSQL
-    tells its state after each statement.
+    """Whether the transaction was ended behind our back, or its connection was lost. Asks nobody: PostgreSQL tells its
+    state after each statement.
     """
-    return _status(tx) == IDLE or not tx.in_transaction()
+    return tx.invalidated or not tx.in_transaction() or _status(tx) == IDLE
 
 
 def why_unusable(tx: Connection) -> str | None:

@@ -34,7 +34,7 @@ RERUN = text("""
         SELECT :schedule, id, local_date, 'planned', clock_timestamp(), clock_timestamp(), job_id
         FROM chosen WHERE :really
         ON CONFLICT (schedule, tenant_id, local_date) DO UPDATE
-            SET outcome = 'planned', planned_at = excluded.planned_at, job_id = excluded.job_id
+            SET outcome = 'planned', reason = NULL, planned_at = excluded.planned_at, job_id = excluded.job_id
             WHERE :force OR r.outcome = 'missed'
         RETURNING tenant_id, local_date, job_id
     ), ordered AS (
