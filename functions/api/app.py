@@ -5,6 +5,7 @@ A request is authenticated before it meets a route: without a token, nothing sho
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -47,6 +48,9 @@ PUBLIC = frozenset({("GET", "/health")})
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 LONGEST_LOGGED_PATH = 200
+LARGEST_ANSWER = 6_000_000
+"""Bytes; Lambda returns no more than 6 MB, in which the body's quotes and backslashes count twice.
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
 def application() -> APIGatewayHttpResolver:
@@ -79,6 +83,8 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     request_id = str(event["requestContext"].get("requestId", ""))
     with deadline(context), observe.logger().append_context_keys(request_id=request_id):
         answer = _answer(event, context, method, path)
+        if len(answer.get("body") or "") * 2 > LARGEST_ANSWER and len(json.dumps(answer)) > LARGEST_ANSWER:
+            answer = _as_answer(problems.too_large(), path)
         _log(method, path, answer["statusCode"], time.monotonic() - started)
     answer["headers"] = HEADERS | {"X-Request-Id": request_id} | answer.get("headers", {})
     return answer
