@@ -41,6 +41,13 @@ FILL = text("""
            now() - n * interval '1 millisecond'
     FROM generate_series(1, :rows) AS n
 """)
+# What a ledger in use has: on every queue jobs of each month that are to be sent tomorrow.
+DELAYED = text("""
+    INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at, outbox_at)
+    SELECT uuid7(now() - mod(n, :days) * interval '1 day'), name, 'upkeep.probe', 'delayed', '{}', 0, 'c',
+           now() + interval '1 day', now() + interval '1 day'
+    FROM queues, generate_series(1, :days) AS n
+""")
 LOOK = text("SELECT queue FROM due_lanes(clock_timestamp())")
 TAKE = text("SELECT id FROM take_due(CAST(:queues AS text[]), :rows, '{}', '{}')")
 PAUSE = text("UPDATE queues SET paused_at = CASE WHEN :paused THEN now() END")
@@ -56,6 +63,9 @@ def run(bench: Bench) -> Result:
                 tx.execute(MONTH, {"ago": ago})
             tx.execute(text("ANALYZE jobs"))
         with _autovacuum_off(bench):  # statistics stay as old as they are meant to be
+            _look(result, "no job ever ordered")
+            with transaction() as tx:
+                tx.execute(DELAYED, {"days": MONTHS * 30})
             _look(result, "nothing due")
             before = 0
             for size in sizes:
