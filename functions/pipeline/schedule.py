@@ -123,13 +123,19 @@ def read_event(event: Any) -> ScheduledEvent:
 
 
 def run(event: Any, context: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
-    """Serve a cron rule's event: plan in one transaction, then send what was planned. Returns the counts."""
+    """Serve a cron rule's event: plan in one transaction, then send what was planned. Returns the counts.
+
+    `context` is the invocation's, or None: what cannot be sent in its time is left to the relay.
+    """
     tick = read_event(event)
     row = catalog.schedules[schedule]
+    sent = 0
     with deadline(context):
         with observe.span("plan", schedule=schedule), transaction() as tx:
             plan = plan_tick(tx, row, tick.time, jitter=tick.detail.jitter)
-        sent = relay.drain(queue=catalog.job_type(row.job_type).queue, catalog=catalog).sent if plan.planned else 0
+        if plan.planned:
+            queue = catalog.job_type(row.job_type).queue
+            sent = relay.drain(within=relay.drain_seconds(context), queue=queue, catalog=catalog).sent
     tally = observe.Tally()
     tally.add("RunsPlanned", plan.planned, schedule=schedule)
     tally.add("RunsMissed", plan.missed, schedule=schedule)

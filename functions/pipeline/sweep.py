@@ -23,6 +23,8 @@ from functions.pipeline.settings import settings
 
 MESSAGE_RETENTION = timedelta(days=14)
 RESEND_BEFORE_EXPIRY = timedelta(days=1)
+RELAY_SECONDS = 20.0
+"""What sending may take of a sweep: SQS may be slow, and the other tasks must still run."""
 FIRST_RESEND_SECONDS = 300
 """A silent job is sent again after this; the wait doubles with each further time."""
 
@@ -122,7 +124,7 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
         "keys_expired": expire_keys,
         "auth_failures_forgotten": forget_auth_failures,
         "resent": lambda: resend_silent(catalog),
-        "relayed": lambda: relay.drain(catalog=catalog).sent,
+        "relayed": lambda: relay.drain(within=RELAY_SECONDS, catalog=catalog).sent,
         "mappings_switched": lambda: pausing.put_mappings_in_step(catalog),
         "jobs_pruned": lambda: months.retire_old(now.date()),
         "conservation": check_conservation,
