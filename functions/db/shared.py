@@ -56,6 +56,8 @@ def shared(tx: Connection) -> Iterator[SharedConnection]:
         yield lent
     finally:
         del driver.commit, driver.rollback
+        if not tx.invalidated and not tx.in_transaction():
+            driver.rollback()  # SQLAlchemy takes it for ended and would leave it open to whoever comes next
 
 
 def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object) -> None:
