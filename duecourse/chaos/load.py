@@ -61,7 +61,7 @@ SHARES = {
 """Of the orders."""
 PROBES = frozenset({Kind.PLAIN, Kind.SLOW, Kind.RETRIED, Kind.DELAYED, Kind.GIVEN_UP, Kind.REDRIVEN})
 
-OPEN = text("SELECT count(*) FROM jobs WHERE closed_at IS NULL AND state <> 'dead'")
+OPEN = text("SELECT count(*) FROM jobs WHERE closed_at IS NULL AND died_at IS NULL")
 
 
 @dataclass(frozen=True, slots=True)

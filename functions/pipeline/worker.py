@@ -133,7 +133,7 @@ def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
             _reject_one(reference, reference.misplaced, batch)
         case Verdict.MISPLACED:
             _reject_one(reference, f"its job is on another queue, not on {batch.queue!r}", batch)
-        case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED:
+        case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED | Verdict.KEY_TAKEN:
             batch.reply.set(reference.message_id, Acknowledge())
         case Verdict.DEAD | Verdict.CRASHED:
             batch.reply.set(reference.message_id, HandBack(0))
