@@ -35,7 +35,7 @@ LEFT = text("""
             WHERE state = 'intended' AND intended_at < clock_timestamp() - interval '5 seconds') AS doubted
     FROM (SELECT type, created_at, closed_at IS NULL AND state <> 'dead' AS open FROM jobs) AS job
 """)
-DEAD = text("SELECT id, error_class FROM jobs WHERE closed_at IS NULL AND state = 'dead'")
+DEAD = text("SELECT id, error_class FROM jobs WHERE died_at IS NOT NULL")
 REJECTED = text("SELECT count(*) FROM rejected_messages")
 
 
@@ -163,7 +163,7 @@ def _drain(stage: Stage) -> Drained:
                 calm = calm or tx.execute(NOW).scalar_one()
                 left = tx.execute(LEFT, {"calm": calm}).one()
                 dead = [row for row in tx.execute(DEAD) if stage.load.ordered.get(row.id) is not Kind.GIVEN_UP]
-                revived = redrive(tx, [row.id for row in dead]) if dead else []
+                revived = redrive(tx, [row.id for row in dead]).revived if dead else []
         except Exception as error:
             if not is_outage(error):
                 raise

@@ -187,7 +187,7 @@ def test_an_envelope_of_a_later_release_is_handed_back_for_five_minutes(flow: Fl
 
 def _redrive(flow: Flow, *ids: UUID) -> list[UUID]:
     with flow.observer.begin() as tx:
-        revived = redrive.redrive(tx, ids)
+        revived = redrive.redrive(tx, ids).revived
     flow.relay()
     return revived
 
