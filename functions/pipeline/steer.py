@@ -58,6 +58,9 @@ FROM: Mapping[Action, frozenset[State]] = {
 A run under way commits or fails by itself, and a long job that runs in steps is waiting between two.
 """
 
+_BLOCKED = "(j.pending_parents > 0 OR EXISTS (SELECT FROM contested_keys AS c WHERE c.job_id = j.id))"
+"""It waits for other jobs, or for whose its deduplication key is."""
+
 _CHANGES: Mapping[Action, str] = {
     Action.PAUSE: """
         state = 'paused', outbox_at = NULL, sent_at = NULL, lost = j.lost + (held.state = 'active')::int,
@@ -65,12 +68,12 @@ _CHANGES: Mapping[Action, str] = {
             + (held.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int
     """,
     # In a FIFO group, one that has not started yet comes due now: what did meanwhile is before it.
-    Action.RESUME: """
-        state = CASE WHEN j.pending_parents > 0 THEN 'blocked'
+    Action.RESUME: f"""
+        state = CASE WHEN {_BLOCKED} THEN 'blocked'
                      WHEN j.run_at > held.moment THEN 'delayed' ELSE 'waiting' END,
         run_at = CASE WHEN j.turn IS NULL THEN j.run_at ELSE greatest(j.run_at, held.moment) END,
         turn = CASE WHEN j.turn IS NOT NULL THEN greatest(j.run_at, held.moment) END,
-        outbox_at = CASE WHEN j.pending_parents = 0 THEN greatest(j.run_at, held.moment) END,
+        outbox_at = CASE WHEN NOT {_BLOCKED} THEN greatest(j.run_at, held.moment) END,
         delivery = j.delivery + 1, sent_at = NULL, resend_after = NULL
     """,
     Action.RETRY: f"""
