@@ -21,6 +21,7 @@ from functions.pipeline import sweep
 from functions.pipeline.conservation import conservation
 from functions.pipeline.enqueue import Enqueued, enqueue, insert_orders
 from functions.pipeline.keys import decide_contested
+from functions.pipeline.steer import Action, steer
 from tests import jobs
 from tests.harness import job, states
 from tests.jobs import request
@@ -191,7 +192,8 @@ def test_what_an_operator_removed_or_paused_meanwhile(database: Engine, observer
     assert decide(observer) == 1
     with observer.begin() as tx:
         assert [row.job_id for row in tx.execute(text("SELECT job_id FROM contested_keys"))] == [paused.id]
-        tx.execute(text("UPDATE jobs SET state = 'blocked' WHERE id = :id"), {"id": paused.id})
+        [resumed] = steer(tx, Action.RESUME, [paused.id], queue="upkeep")
+        assert resumed.after == "blocked"
     assert decide(observer) == 1
     with database.begin() as tx:
         assert [job(tx, item.id).state for item in (removed, again, paused)] == ["cancelled", "waiting", "waiting"]
