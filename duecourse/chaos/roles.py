@@ -50,7 +50,7 @@ def serve(saboteur: Saboteur) -> None:
             rest[name] = time.monotonic() + IDLE_SECONDS
 
 
-FUNCTIONS_ONLY = frozenset({"notifications", "filing-reminders", "scheduled-email"})
+FUNCTIONS_ONLY = frozenset({"filing-reminders", "scheduled-email"})
 """Queues without orders in a run; polling them would only cost time."""
 
 
