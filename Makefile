@@ -27,7 +27,16 @@ demo: $(UV) ## a whole day of compliance refreshes on this machine, in a minute
 
 .PHONY: test
 test: $(UV) ## every test, with a real PostgreSQL and the deployed template
-	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# In an environment of its own, beside .venv. Where there are pyenv's shims, uv finds its interpreters by their folders alone.
+.PHONY: test-lambda-python
+test-lambda-python: $(UV) ## unit and sql tests on the Python that Lambda runs, where this machine has it
+	@python=$$(ls -d "$$HOME"/.pyenv/versions/$(LAMBDA_PYTHON).*/bin/python 2>/dev/null | tail -n 1); \
+	python=$${python:-$$($(UV) python find $(LAMBDA_PYTHON) --no-python-downloads 2>/dev/null)}; \
+	if [ -z "$$python" ]; then echo 'skipped: no Python $(LAMBDA_PYTHON) on this machine'; exit 0; fi; \
+	UV_PROJECT_ENVIRONMENT=.duecourse/python-$(LAMBDA_PYTHON) $(RUN) --python "$$python" \
+	    pytest tests/unit tests/sql -q -p no:cacheprovider
 
 .PHONY: bench
 bench: $(UV) ## every measurement against our rivals: 20 minutes; rewrites docs/performance.md

@@ -102,7 +102,7 @@ def status(
 ) -> None:
     """Show what runs, what is deployed and how full the queues are. Exit code 1 when something is missing.
 
-    Examples: `duecourse status --json`, `eval "$(duecourse status --env)"` and then `aws sqs list-queues`
+    Examples: `duecourse status --json`, `eval "$(duecourse status --env)"` and then `aws sqs list-queues` (AWS CLI 2)
     """
     from duecourse import views
     from duecourse.local import api_token, aws, stack

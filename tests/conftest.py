@@ -18,6 +18,7 @@ from functions.aws.clients import client
 from functions.core.catalog import CATALOG
 from functions.db import engine as db
 from functions.db.migrate import migrate
+from functions.db.sessions import lift_limits
 from functions.db.settings import DatabaseSettings, connection_url, from_url
 from functions.pipeline.settings import settings
 from tests.harness import Queues
@@ -146,6 +147,7 @@ def queues(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queues]:
 def _administration(server: DatabaseSettings) -> Iterator[Connection]:
     engine = create_engine("postgresql+pg8000://", creator=lambda: db.connect(server), poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         yield connection
     engine.dispose()
 
@@ -159,12 +161,17 @@ def _named(server: DatabaseSettings, database: str) -> DatabaseSettings:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything under tests/sql needs PostgreSQL, everything under tests/local the deployed template.
 
-    Files with slow tests go first, or the last of several processes would begin with the longest of them.
+    Files with slow tests go first, those that ask for the most time before all: else the last of several processes
+    would begin with the longest of them.
     """
     for item in items:
         folder = Path(str(item.path)).parent.name
         marker: Any = {"sql": pytest.mark.sql, "local": pytest.mark.stack}.get(folder)
         if marker is not None:
             item.add_marker(marker)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    seconds: dict[Path, int] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        asked = limit.args[0] if limit is not None else 1 if item.get_closest_marker("slow") else 0
+        seconds[item.path] = max(asked, seconds.get(item.path, 0))
+    items.sort(key=lambda item: -seconds[item.path])

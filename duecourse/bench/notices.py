@@ -19,6 +19,7 @@ from functions.aws.clients import client
 from functions.core.errors import DuecourseError
 from functions.core.job import JobRequest
 from functions.db.engine import engine, statements, transaction
+from functions.db.sessions import lift_limits
 from functions.email.settings import settings as mail_settings
 from functions.pipeline.enqueue import enqueue
 from functions.pipeline.settings import settings
@@ -108,10 +109,12 @@ def _day(bench: Bench, result: Result, double: mail_double.Double, firms: int, *
 def _build(firms: int) -> list[UUID]:
     values = {"tenants": firms, "readers": READERS, "clients": CLIENTS, "days": list(WARNING_DAYS), "today": TODAY}
     with transaction() as tx:
+        lift_limits(tx)
         tx.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in WORLD:
             tx.execute(text(statement), {name: value for name, value in values.items() if f":{name}" in statement})
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         connection.execute(text("VACUUM ANALYZE"))
     with transaction() as tx:
         return [row.id for row in tx.execute(text("SELECT id FROM tenants"))]

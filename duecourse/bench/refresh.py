@@ -20,7 +20,8 @@ from duecourse.local.delivery import LONGEST_SECONDS, Context
 from functions.compliance.worker import handler
 from functions.core.errors import DuecourseError
 from functions.core.job import JobRequest
-from functions.db.engine import engine, statements, transaction
+from functions.db.engine import engine, statements, transaction, transport
+from functions.db.sessions import lift_limits
 from functions.db.settings import from_url
 from functions.pipeline.enqueue import enqueue
 
@@ -167,8 +168,9 @@ def old(url: str, tenants: list[UUID]) -> float:
     import pg8000.native
 
     settings = from_url(url)
-    place = f"{settings.host}/.s.PGSQL.{settings.port}"
-    connection = pg8000.native.Connection(settings.user, unix_sock=place, database=settings.database, ssl_context=False)
+    connection = pg8000.native.Connection(
+        settings.user, password=settings.password, database=settings.database, **transport(settings)
+    )
     named = [_native(item) for item in (OLD_MISSING, OLD_EXPIRING, OLD_OVERDUE, OLD_UPSERT)]
     missing, expiring, overdue, upsert = (connection.prepare(item) for item in named)
     day = TODAY.isoformat()
@@ -206,6 +208,7 @@ def _build(tenants: int, clients: int) -> None:
 def _prepare(statement: str) -> None:
     """Bring about the situation, and leave nothing of the last contestant's for this one to pay."""
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         connection.execute(text(statement))
         connection.execute(text("VACUUM ANALYZE jobs, job_count_deltas, compliance_scores, compliance_score_history"))
         connection.execute(text("CHECKPOINT"))

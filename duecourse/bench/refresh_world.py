@@ -6,6 +6,8 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
+from functions.db.sessions import lift_limits
+
 TODAY = date(2026, 11, 24)
 DOCUMENTS_PER_CLIENT, FILINGS_PER_CLIENT = 8, 6
 TABLES = ("tenants", "clients", "documents", "document_versions", "filings")
@@ -44,6 +46,7 @@ def build(tx: Connection, *, tenants: int, clients: int) -> None:
         "filings": FILINGS_PER_CLIENT,
         "today": TODAY,
     }
+    lift_limits(tx)
     tx.execute(text("SET LOCAL session_replication_role = replica"))
     for statement in STATEMENTS:
         names = {name: value for name, value in values.items() if f":{name}" in statement}

@@ -24,6 +24,7 @@ SECTIONS = {
     "handler": "The worker's handler",
     "notices": "Notices and mails",
     "cold": "Cold starts",
+    "relay": "The relay beside a full queue",
     "scale": "A ledger of finished jobs",
     "cost": "Cost",
 }

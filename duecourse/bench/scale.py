@@ -18,6 +18,7 @@ from duecourse.bench.servers import used
 from functions.core.chunks import chunks
 from functions.core.errors import DuecourseError
 from functions.db.engine import engine, transaction
+from functions.db.sessions import lift_limits
 from functions.pipeline import months
 
 MONTHS = 10
@@ -156,8 +157,10 @@ def _partitions() -> Sequence[Row[Any]]:
 def _fill(partitions: Sequence[Row[Any]], rows: int) -> None:
     for row in partitions:
         with transaction() as tx:
+            lift_limits(tx)
             tx.execute(text(FILL.format(name=row.name)), {"month": row.month, "rows": rows})
             tx.execute(COUNTED, {"rows": rows})
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limits(connection, whole_session=True)
         connection.execute(text("VACUUM ANALYZE jobs"))
         connection.execute(text("CHECKPOINT"))

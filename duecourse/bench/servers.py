@@ -19,6 +19,7 @@ from duecourse.bench.peers import PeerMissing, Peers
 from duecourse.local import postgres
 from functions.db import engine as db
 from functions.db.migrate import migrate
+from functions.db.sessions import lift_limits
 from functions.db.settings import connection_url, from_url
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
@@ -44,6 +45,7 @@ class Postgres:
             "postgresql+pg8000://", creator=lambda: db.connect(from_url(self.url)), poolclass=NullPool
         )
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            lift_limits(connection, whole_session=True)
             yield connection
         engine.dispose()
 

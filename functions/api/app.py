@@ -5,6 +5,7 @@ A request is authenticated before it meets a route: without a token, nothing sho
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -17,6 +18,7 @@ from functions.api import auth, problems, requests
 from functions.api.failures import to_problem
 from functions.api.identity import Caller
 from functions.core.errors import BadEvent
+from functions.db.deadline import deadline
 from functions.db.engine import transaction
 from functions.pipeline import observe
 
@@ -46,6 +48,9 @@ PUBLIC = frozenset({("GET", "/health")})
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 LONGEST_LOGGED_PATH = 200
+LARGEST_ANSWER = 6_000_000
+"""Bytes; Lambda returns no more than 6 MB, in which the body's quotes and backslashes count twice.
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
 def application() -> APIGatewayHttpResolver:
@@ -76,8 +81,10 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         raise BadEvent("this function serves an HTTP API, with payload format 2.0") from None
     request_id = str(event["requestContext"].get("requestId", ""))
-    with observe.logger().append_context_keys(request_id=request_id):
+    with deadline(context), observe.logger().append_context_keys(request_id=request_id):
         answer = _answer(event, context, method, path)
+        if len(answer.get("body") or "") * 2 > LARGEST_ANSWER and len(json.dumps(answer)) > LARGEST_ANSWER:
+            answer = _as_answer(problems.too_large(), path)
         _log(method, path, answer["statusCode"], time.monotonic() - started)
     answer["headers"] = HEADERS | {"X-Request-Id": request_id} | answer.get("headers", {})
     return answer

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from functions.api import problems
 from functions.api.problems import Problem
-from functions.db.engine import is_conflict, is_not_migrated, is_outage, sqlstate
+from functions.db.engine import is_conflict, is_not_migrated, is_outage, is_too_slow, sqlstate
 from functions.pipeline import observe
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def to_problem(error: Exception, app: APIGatewayHttpResolver | None = None) -> P
         return problems.unavailable("the database is older than this release: `duecourse db migrate`")
     if is_outage(error):
         observe.logger().warning("request_failed", error=observe.summary(error))
-        return problems.unavailable("the database does not answer")
+        return problems.unavailable("the database does not answer, or is not to be written to at present")
+    if is_too_slow(error):
+        observe.logger().warning("request_failed", error=observe.summary(error))
+        return problems.unavailable("the database took too long: ask for less, or later")
     if is_conflict(error):
         return problems.unavailable("somebody else is changing the same rows", retry_after_seconds=1)
     if isinstance(error, DBAPIError) and sqlstate(error).startswith(DATA_EXCEPTION):

@@ -18,30 +18,32 @@ from functions.api.routing import Word, new_router
 from functions.api.verdict import JSON, Finding, Status, bad, degraded
 from functions.core.catalog import CATALOG
 from functions.db.engine import transaction
-from functions.pipeline.overdue import GRACE, Overdue, newest_due, next_due, overdue
+from functions.pipeline.overdue import ENABLED_SINCE, GRACE, MISSED, Overdue, newest_due, next_due, overdue
 
 router = new_router()
 
 MISSED_WITHIN_DAYS = 7
 LATE_SECONDS = 3_600.0
 
-ON = text("SELECT name, enabled_since FROM schedules")
+ON = text(f"SELECT name, {ENABLED_SINCE} AS enabled_since FROM schedules AS s")
 
 # A week's runs of each schedule, tenant by tenant through the primary key: OFFSET 0 keeps the planner from reading all.
-WEEK = text("""
-    SELECT s.name, count(r.outcome) FILTER (WHERE r.outcome = 'missed') AS missed, max(r.planned_at) AS last_planned_at
+WEEK = text(f"""
+    SELECT s.name, count(r.outcome) FILTER (WHERE {MISSED}) AS missed, max(r.planned_at) AS last_planned_at
     FROM schedules s CROSS JOIN tenants t LEFT JOIN LATERAL (
-        SELECT outcome, planned_at FROM schedule_runs
+        SELECT outcome, reason, planned_at FROM schedule_runs
         WHERE schedule = s.name AND tenant_id = t.id AND local_date >= :first_day OFFSET 0
     ) AS r ON true
     WHERE CAST(:tenant_id AS uuid) IS NULL OR t.id = :tenant_id
     GROUP BY s.name
 """)
 
+# A tenant whose created_at is no instant of Python's ('infinity') is never due.
 RUNS = text("""
     SELECT s.name AS schedule, t.id AS tenant_id, t.time_zone,
-        CASE WHEN s.enabled_since IS NOT NULL THEN greatest(s.enabled_since, t.created_at) END AS due_from,
-        r.local_date, r.outcome, r.due_at, r.planned_at, r.job_id
+        CASE WHEN s.enabled_since < '9999-12-30Z' AND t.created_at < '9999-12-30Z'
+             THEN greatest(s.enabled_since, t.created_at, '1970-01-01Z') END AS due_from,
+        r.local_date, r.outcome, r.reason, r.due_at, r.planned_at, r.job_id
     FROM schedules s CROSS JOIN tenants t LEFT JOIN LATERAL (
         SELECT * FROM schedule_runs WHERE schedule = s.name AND tenant_id = t.id ORDER BY local_date DESC LIMIT 1
     ) AS r ON true
@@ -72,6 +74,7 @@ class ScheduleHealth(View):
     overdue_tenants: int
     overdue_since: datetime | None
     missed_last_week: int
+    """Without the days on which it was off."""
 
 
 class TenantRun(View):
@@ -83,6 +86,8 @@ class TenantRun(View):
     last_local_date: date | None
     last_outcome: str | None
     """`planned` or `missed`."""
+    last_reason: str | None
+    """Of a missed one. `off`: the schedule was off; `too_late`: no tick came in time."""
     last_due_at: datetime | None
     last_planned_at: datetime | None
     job_id: UUID | None
@@ -183,6 +188,7 @@ def _run(row: Row[Any], now: datetime) -> TenantRun:
         time_zone=row.time_zone,
         last_local_date=row.local_date,
         last_outcome=row.outcome,
+        last_reason=row.reason,
         last_due_at=row.due_at,
         last_planned_at=row.planned_at,
         job_id=row.job_id,

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from functions.core.job import CLOSED, State
+from functions.core.limits import LARGEST_CHECKPOINT, LARGEST_PAYLOAD, LARGEST_RESULT, LONGEST_CORRELATION_ID
 
 WINDOW_ROWS = 20_000
 """A page looks at so many jobs at most: a filter that few of a million fulfil answers with what it found so far."""
@@ -17,8 +18,37 @@ COUNT_LIMIT = 1_000_000
 MOST_CHILDREN = 200
 LONGEST_TIMELINE = 200
 """Runs shown of a job, the latest; one that runs in steps may have thousands."""
+MOST_TRACEBACKS = 20
+"""Of the latest runs; with those of all, an answer could be larger than Lambda may return."""
+LONGEST_ERROR = 2_000
 
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
+
+
+def _instant(column: str) -> str:
+    """An instant as Python's calendar can hold it, in every zone: one beyond is shown as the year 1000 or 9000."""
+    first, last = (f"timestamptz '{year}-01-01T00:00:00Z'" for year in (1000, 9000))
+    return f"CASE WHEN {column} < {first} THEN {first} WHEN {column} > {last} THEN {last} ELSE {column} END AS {column}"
+
+
+def _json(column: str, largest: int) -> str:
+    """A JSON value, or what is said in its place where it is larger than a release with limits would have stored."""
+    return f"""
+        CASE WHEN octet_length({column}::text) <= {largest} THEN {column} ELSE to_jsonb(
+            'not shown: it has ' || octet_length({column}::text) || ' bytes, and at most {largest} are shown') END
+        AS {column}"""
+
+
+_SUMMARY = f"""
+    id, queue, type, state, tenant_id, attempts, runs, lost, progress, error_class,
+    left(error, {LONGEST_ERROR}) AS error, left(correlation_id, {LONGEST_CORRELATION_ID}) AS correlation_id,
+    {", ".join(map(_instant, ("created_at", "run_at", "started_at", "died_at", "closed_at")))}
+"""
+_DETAIL = f"""
+    {_SUMMARY}, priority, group_key, dedup_key, delivery, parent_id, root_id, pending_parents,
+    {", ".join(map(_instant, ("deadline_at", "sent_at", "lease_until")))},
+    {_json("payload", LARGEST_PAYLOAD)}, {_json("result", LARGEST_RESULT)}, {_json("checkpoint", LARGEST_CHECKPOINT)}
+"""
 
 # Both indexes of a queue (jobs_open, jobs_closed) are in the order of ids, and ids in the order of time.
 _PART = """
@@ -50,7 +80,7 @@ _FILTERS = """
 
 _LIST = {
     part: text(f"""
-        SELECT * FROM ({rows}) AS looked_at
+        SELECT {_SUMMARY} FROM ({rows}) AS looked_at
         WHERE {_FILTERS} ORDER BY id DESC LIMIT :limit
     """)
     for part, rows in _PARTS.items()
@@ -70,8 +100,8 @@ _COUNT = text(f"""
     FROM (SELECT state FROM ({_OPEN}) AS open_jobs WHERE {_FILTERS} LIMIT :limit) AS matching GROUP BY state
 """)
 
-FIND = text("""
-    SELECT * FROM jobs WHERE id = :id AND queue = :queue
+FIND = text(f"""
+    SELECT {_DETAIL} FROM jobs WHERE id = :id AND queue = :queue
       AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
 """)
 # Two arms, each with an index of its own; one OR would read every partition.
@@ -83,7 +113,12 @@ RELATIVES = text("""
     ) AS found
     WHERE CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id
 """)
-ATTEMPTS = text("SELECT * FROM job_attempts WHERE job_id = :id ORDER BY run DESC LIMIT :limit")
+ATTEMPTS = text(f"""
+    SELECT run, outcome, counted, error_class, left(error, {LONGEST_ERROR}) AS error,
+           CASE WHEN row_number() OVER (ORDER BY run DESC) <= {MOST_TRACEBACKS} THEN traceback END AS traceback,
+           {_instant("started_at")}, {_instant("ended_at")}
+    FROM job_attempts WHERE job_id = :id ORDER BY run DESC LIMIT :limit
+""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,11 @@ def conflict(detail: str, **members: Any) -> Problem:
     return Problem(HTTPStatus.CONFLICT, detail, **members)
 
 
+def too_large() -> Problem:
+    """500: the answer is larger than a function may return."""
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the answer is larger than 6 MB: ask for fewer rows at a time")
+
+
 def unavailable(detail: str, *, retry_after_seconds: int = 5) -> Problem:
     """503: something behind the API is away; asking again later helps."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after_seconds)})

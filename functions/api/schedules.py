@@ -16,6 +16,7 @@ from functions.api.models import Body, Page, View
 from functions.api.routing import new_router
 from functions.core.catalog import CATALOG
 from functions.db.engine import transaction
+from functions.pipeline.overdue import ENABLED_SINCE, MISSED
 from functions.pipeline.rerun import rerun
 
 router = new_router()
@@ -24,13 +25,13 @@ OLDEST_DAY = timedelta(days=366)
 MOST_TENANTS = 10_000
 
 # The latest run of each: the primary key is by tenant first, so the days that matter are asked for by date.
-LIST = text("""
-    SELECT s.name, s.enabled_since, r.planned, r.missed, r.last_planned_at
+LIST = text(f"""
+    SELECT s.name, {ENABLED_SINCE} AS enabled_since, r.planned, r.missed, r.last_planned_at
     FROM schedules s LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE outcome = 'planned') AS planned,
-               count(*) FILTER (WHERE outcome = 'missed') AS missed,
+               count(*) FILTER (WHERE {MISSED}) AS missed,
                max(planned_at) FILTER (WHERE outcome = 'planned') AS last_planned_at
-        FROM schedule_runs
+        FROM schedule_runs r
         WHERE schedule = s.name AND local_date >= CAST(:since AS date)
           AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
     ) AS r ON true
@@ -47,7 +48,7 @@ class ScheduleView(View):
     catch_up_hours: float = Field(description="How late a run may still start.")
     enabled_since: datetime | None = Field(description="Null: switched off.")
     planned_lately: int = Field(description="Runs planned for the last two days, over all tenants the token sees.")
-    missed_lately: int
+    missed_lately: int = Field(description="Of the same days; without those on which it was off.")
     last_planned_at: datetime | None
 
 
@@ -96,6 +97,9 @@ class RunResult(View):
     tenants: int = Field(description="Tenants meant.")
     already: int = Field(description="Of them, those whose day had been planned before.")
     planned: int = Field(description="Jobs ordered; in a dry run, those that would be.")
+    unknown_zones: list[str] = Field(
+        description="Time zones of tenants that are left out: no such zone is known here, hence no today of theirs."
+    )
 
 
 @router.post("/schedules/<name>/run", summary="Run a schedule now", tags=["Schedules"])
@@ -140,6 +144,7 @@ def run_schedule(name: Annotated[str, Path(max_length=80)], order: RunOrder) -> 
         tenants=done.tenants,
         already=done.already,
         planned=would if order.dry_run else done.planned,
+        unknown_zones=list(done.unknown_zones),
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from functions.api.actions import record
 from functions.api.identity import Caller, Role, new_token, token_hash
 from functions.core.errors import BadEvent, DuecourseError
+from functions.db.deadline import deadline
 from functions.db.engine import transaction
 from functions.pipeline import observe
 
@@ -110,14 +111,13 @@ ORDER: TypeAdapter[Create | List | Revoke] = TypeAdapter(
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Carry out one order; a new token is in the answer, and nowhere else."""
-    del context
     try:
         order = ORDER.validate_python(event)
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise BadEvent(f"the event is no order for tokens: {reasons}") from None
     observe.logger().info("tokens", action=order.action)
-    with transaction() as tx:
+    with deadline(context), transaction() as tx:
         match order:
             case Create():
                 secret, made = create(tx, order)

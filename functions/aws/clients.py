@@ -10,10 +10,11 @@ READ_TIMEOUT_SECONDS = 10
 
 
 @cache
-def client(service: str, *, attempts: int = 4) -> Any:
+def client(service: str, *, attempts: int = 4, timeout_seconds: float | None = None) -> Any:
     """The process's client for a service. Short timeouts: a hanging call must not eat an invocation.
 
-    `attempts` is how often boto3 tries a call by itself: 1 for one that must not be made twice.
+    `attempts` is how often boto3 tries a call by itself: 1 for one that must not be made twice. `timeout_seconds`, to
+    connect and to read, replaces the usual ones.
     """
     import boto3
     from botocore.config import Config
@@ -22,8 +23,8 @@ def client(service: str, *, attempts: int = 4) -> Any:
     return factory(
         service,
         config=Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
+            connect_timeout=timeout_seconds or CONNECT_TIMEOUT_SECONDS,
+            read_timeout=timeout_seconds or READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=16,
         ),

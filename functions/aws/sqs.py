@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
 from functions.aws.clients import client
 from functions.core.chunks import chunks
 
 ENTRIES_PER_CALL = 10
+SEND_ATTEMPTS = 2
+"""One more for a connection that SQS has closed meanwhile; else the relay's next look is the repetition."""
+SEND_READ_SECONDS = 3
 MAX_VISIBILITY_SECONDS = 43_200 - 900
 """SQS allows twelve hours from the receive, of which a Lambda may have used a quarter of an hour before it asks.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html"""
@@ -37,10 +42,36 @@ class Depth:
         return self.visible == self.in_flight == self.delayed == 0
 
 
+# Codes of refused calls that say nothing of what is in them: the queue, the caller's rights, its key, too many calls.
+_OF_THE_QUEUE = (
+    "AccessDenied", "ExpiredToken", "IncompleteSignature", "Internal", "InvalidAccessKey", "InvalidAddress",
+    "InvalidClientTokenId", "InvalidSecurity", "KMS", "Kms", "MissingAuthenticationToken", "NonExistentQueue",
+    "NotAuthorized", "OptInRequired", "OverLimit", "QueueDeletedRecently", "QueueDoesNotExist", "RequestExpired",
+    "RequestThrottled", "ServiceUnavailable", "SignatureDoesNotMatch", "Throttling", "TooManyRequests",
+    "UnrecognizedClient", "UnsupportedOperation",
+)  # fmt: skip
+_SERVER_ERROR = 500
+"""The least HTTP status that says so."""
+
+
+def sender() -> Any:
+    """The client that sends. Its calls end sooner than others': what they do not say in time is sent again."""
+    return client("sqs", attempts=SEND_ATTEMPTS, timeout_seconds=SEND_READ_SECONDS)
+
+
+def is_about_contents(error: BotoCoreError | ClientError) -> bool:
+    """Whether a call was refused for what is in it (one entry may be too long), as against the queue or the network."""
+    if not isinstance(error, ClientError):
+        return isinstance(error, ParamValidationError)
+    code = str(error.response.get("Error", {}).get("Code", "")).rpartition("SimpleQueueService.")[2]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status < _SERVER_ERROR and not code.startswith(_OF_THE_QUEUE)
+
+
 def send_batch(queue_url: str, messages: Sequence[Outgoing]) -> list[str | None]:
     """Send up to ten messages in one call. Returns for each None, or why SQS refused it.
 
-    Raises botocore's errors when the whole call failed.
+    Raises botocore's errors when the whole call failed (`is_about_contents` tells of what kind).
     """
     entries = []
     for index, message in enumerate(messages):
@@ -50,7 +81,7 @@ def send_batch(queue_url: str, messages: Sequence[Outgoing]) -> list[str | None]
         if message.deduplication_id is not None:
             entry["MessageDeduplicationId"] = message.deduplication_id
         entries.append(entry)
-    reply = client("sqs").send_message_batch(QueueUrl=queue_url, Entries=entries)
+    reply = sender().send_message_batch(QueueUrl=queue_url, Entries=entries)
     refused = {int(item["Id"]): f"{item['Code']}: {item.get('Message', '')}" for item in reply.get("Failed", [])}
     return [refused.get(index) for index in range(len(messages))]
 

@@ -12,12 +12,19 @@ from sqlalchemy import Connection, text
 from functions.compliance import rules
 
 # Scores every client of these tenants, each as of its own local date; writes only what changed, and a history row per
-# change. Rows are ordered so that two batches that share a tenant cannot deadlock.
+# change. Each tenant's row of compliance_refreshes is written first: another batch with the same tenant waits there and
+# then sees as of which day the scores are, so that an older day that runs late writes nothing. Rows are ordered so that
+# two batches cannot deadlock.
 REFRESH = text("""
-    WITH tenant AS (
+    WITH asked AS (
         SELECT t.id, d.local_date
         FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:local_dates AS date[])) AS d(id, local_date)
         JOIN tenants t ON t.id = d.id
+    ), tenant AS (
+        INSERT INTO compliance_refreshes AS r (tenant_id, as_of)
+        SELECT id, local_date FROM asked ORDER BY id
+        ON CONFLICT (tenant_id) DO UPDATE SET as_of = excluded.as_of WHERE r.as_of <= excluded.as_of
+        RETURNING tenant_id AS id, as_of AS local_date
     ), missing AS (
         SELECT d.tenant_id, d.client_id, count(*) AS missing
         FROM tenant
@@ -73,10 +80,10 @@ REFRESH = text("""
         INSERT INTO compliance_score_history (tenant_id, client_id, score, level, missing, expiring, overdue, as_of)
         SELECT * FROM changed
     )
-    SELECT tenant.id AS tenant_id,
+    SELECT asked.id AS tenant_id, tenant.id IS NOT NULL AS refreshed,
         (SELECT count(*) FROM counted WHERE counted.tenant_id = tenant.id) AS clients,
         (SELECT count(*) FROM changed WHERE changed.tenant_id = tenant.id) AS changed
-    FROM tenant
+    FROM asked LEFT JOIN tenant ON tenant.id = asked.id
 """)
 
 
@@ -88,9 +95,10 @@ class Refreshed:
     changed: int
 
 
-def refresh(tx: Connection, local_dates: Mapping[UUID, date]) -> dict[UUID, Refreshed]:
+def refresh(tx: Connection, local_dates: Mapping[UUID, date]) -> dict[UUID, Refreshed | None]:
     """Refresh the scores of these tenants as of their local dates, in one statement.
 
+    None: the tenant's scores are as of a later day already, and nothing was written. The same day is refreshed again.
     Tenants that no longer exist are absent from the result.
     """
     rows = tx.execute(
@@ -105,4 +113,4 @@ def refresh(tx: Connection, local_dates: Mapping[UUID, date]) -> dict[UUID, Refr
             "medium_from": rules.MEDIUM_RISK_FROM,
         },
     )
-    return {row.tenant_id: Refreshed(row.clients, row.changed) for row in rows}
+    return {row.tenant_id: Refreshed(row.clients, row.changed) if row.refreshed else None for row in rows}

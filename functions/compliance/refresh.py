@@ -18,7 +18,7 @@ SCHEDULE = "daily-compliance-refresh"
 
 
 def perform(jobs: Sequence[Job[ComplianceRefresh]], tx: Connection) -> list[Outcome]:
-    """Refresh every tenant of the batch. Two jobs of one tenant (a replay) run as one, as of the later date."""
+    """Refresh every tenant of the batch, each as of the latest of its days: scores never go back to an older one."""
     from functions.compliance.queries import refresh
 
     latest: dict[UUID, date] = {}
@@ -31,10 +31,12 @@ def perform(jobs: Sequence[Job[ComplianceRefresh]], tx: Connection) -> list[Outc
     for job in jobs:
         if job.tenant_id is None:
             outcomes.append(GiveUp("compliance.refresh needs a tenant_id"))
-        elif found := refreshed.get(job.tenant_id):
-            outcomes.append(Done({"clients": found.clients, "changed": found.changed}))
-        else:
+        elif job.tenant_id not in refreshed:
             outcomes.append(Skipped("the tenant was deleted"))
+        elif (found := refreshed[job.tenant_id]) is None or job.payload.local_date < latest[job.tenant_id]:
+            outcomes.append(Skipped("the scores are as of a later day already"))
+        else:
+            outcomes.append(Done({"clients": found.clients, "changed": found.changed}))
     return outcomes
 
 
@@ -42,5 +44,4 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `daily-compliance-refresh`: plans the refreshes that have come due, on a cron rule."""
     from functions.pipeline.schedule import run
 
-    del context
-    return run(event, schedule=SCHEDULE)
+    return run(event, context, schedule=SCHEDULE)

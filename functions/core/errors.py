@@ -2,7 +2,9 @@
 
 DuecourseError
 ├── ConfigurationError      a setting is missing or wrong
-├── DatabaseAway            no connection could be made
+├── ServiceAway             what we cannot work without does not answer: nobody's fault, and it passes
+│   ├── DatabaseAway        PostgreSQL: no connection could be made, or it broke
+│   └── SecretsAway         the secret store is throttled or does not answer
 ├── DatabaseNotMigrated     the schema is older than the code
 ├── TablesInUse             a change of tables was given up, so that nobody waits behind it
 ├── BadEvent                a function was invoked with an event that is not its own
@@ -25,8 +27,16 @@ class ConfigurationError(DuecourseError):
     """A setting is missing or wrong; the message names it."""
 
 
-class DatabaseAway(DuecourseError):
+class ServiceAway(DuecourseError):
+    """A service that we cannot work without does not answer: to be tried again later, and no job's fault."""
+
+
+class DatabaseAway(ServiceAway):
     """PostgreSQL could not be reached; the message says where it was looked for."""
+
+
+class SecretsAway(ServiceAway):
+    """The secret store is throttled or does not answer; the message says of which secret."""
 
 
 class DatabaseNotMigrated(DuecourseError):

@@ -112,8 +112,8 @@ class JobRequest:
     payload: Mapping[str, Any]
     tenant_id: UUID | None = None
     priority: int = 0
-    """1 leaves the ledger before 0, 0 before -1; lanes (queues) keep urgent work apart, this orders a backlog. On a FIFO
-    queue it has no effect: jobs start in the order in which they came due."""
+    """1 leaves the ledger before 0, 0 before -1; lanes (queues) keep urgent work apart, this orders a backlog.
+    On a FIFO queue it has no effect: jobs start in the order in which they came due."""
     run_at: datetime | None = None
     delay_seconds: float | None = None
     deadline_at: datetime | None = None

@@ -32,7 +32,7 @@ CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def json_size(value: Any) -> int:
-    """Bytes of a value as PostgreSQL writes its jsonb. Raises `ValueError` or `TypeError` for what jsonb cannot hold."""
+    """Bytes of a value as PostgreSQL writes its jsonb. Raises `ValueError` for NaN and infinity."""
     size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     pending = [value]
     while pending:

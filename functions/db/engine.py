@@ -14,22 +14,30 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from functions.core.errors import DatabaseAway, DatabaseNotMigrated
+from functions.core.errors import DatabaseAway, DatabaseNotMigrated, ServiceAway
+from functions.db import sessions, sockets
+from functions.db.deadline import at_most
 from functions.db.settings import DatabaseSettings, load_settings
 from functions.db.shared import refuse_to_end
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
 
 CONNECT_TIMEOUT_SECONDS = 10
-IDLE_RECYCLE_SECONDS = 600
-"""Under the 1,800 s after which RDS Proxy closes an idle client connection."""
+RECYCLE_SECONDS = 300
+"""Under the 350 s after which AWS's network forgets an idle connection, without a word to either end."""
 CA_BUNDLE = Path(__file__).with_name("rds-global-bundle.pem")
 
+AWAY_CLASSES = ("08", "53", "57P")
+"""Connection failure, out of resources (connections, memory, disk), and the server ending sessions (shutdown, crash,
+start). Not 57014: a statement that was cancelled, by its own time limit say, has itself to blame."""
+AWAY = frozenset({"25006", "25P03", "25P04"})
+"""A server that became read-only (a writer demoted by failover); a session ended since its transaction lasted."""
+PARAMETERS_REFUSED = frozenset({"08P01", "0A000", "22023", "42704"})
+"""How a pooler, and an older server, refuse a parameter of a connection's start."""
 MISSING_OBJECT = frozenset({"42P01", "42703", "42704", "42883"})
 """Undefined table, column, object, function: the schema is older than the code.
 https://www.postgresql.org/docs/current/errcodes-appendix.html"""
@@ -56,21 +64,30 @@ def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
         creator=lambda: connect(read_settings()),
         pool_size=1,
         max_overflow=0,
-        pool_recycle=IDLE_RECYCLE_SECONDS,
+        pool_recycle=RECYCLE_SECONDS,
         pool_reset_on_return="rollback",
         hide_parameters=True,  # they hold personal data, and errors are logged
     )
     event.listen(made, "before_cursor_execute", refuse_to_end)
     event.listen(made, "after_cursor_execute", statements.add)
-    event.listen(made, "handle_error", _socket_error_is_an_outage)
+    event.listen(made, "handle_error", _judge)
     return made
 
 
-def _socket_error_is_an_outage(context: ExceptionContext) -> None:
-    """pg8000 lets some errors of its socket through as they are; a job must not be blamed for them."""
-    if isinstance(context.original_exception, OSError):
+def _judge(context: ExceptionContext) -> None:
+    """Give up a connection that cannot be used again; name an outage that pg8000 lets through as it is."""
+    error = context.original_exception
+    if isinstance(error, OSError):
         context.is_disconnect = True
-        raise DatabaseAway(f"the connection to PostgreSQL broke ({context.original_exception})")
+        raise DatabaseAway(f"the connection to PostgreSQL broke ({error})")
+    if _says_away(sqlstate(error)) or not _in_step(context.connection):
+        context.is_disconnect = True
+
+
+def _in_step(connection: Connection | None) -> bool:
+    if connection is None or connection.closed or connection.invalidated:
+        return True
+    return bool(getattr(connection.connection.driver_connection, "in_step", True))
 
 
 class StatementCount:
@@ -111,16 +128,24 @@ def transaction() -> Iterator[Connection]:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database was away, as against a statement being wrong."""
-    if isinstance(error, DatabaseAway):
+    """Whether the database, or the store of its password, was away, as against a statement being wrong."""
+    if isinstance(error, ServiceAway):
         return True
-    # Class 08 is connection failure, 57 operator intervention (shutdown), 53 out of resources (connections, disk).
-    return isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error)[:2] in {"08", "57", "53"})
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or _says_away(sqlstate(error)))
+
+
+def _says_away(state: str) -> bool:
+    return state in AWAY or state.startswith(AWAY_CLASSES)
 
 
 def is_conflict(error: BaseException) -> bool:
     """Whether a statement lost against another transaction: a deadlock, a serialization failure, a lock not had."""
     return isinstance(error, DBAPIError) and (sqlstate(error)[:2] == "40" or sqlstate(error) == "55P03")
+
+
+def is_too_slow(error: BaseException) -> bool:
+    """Whether a statement took longer than it may, and was cancelled: its own fault."""
+    return isinstance(error, DBAPIError) and sqlstate(error) == "57014"
 
 
 def is_not_migrated(error: BaseException) -> bool:
@@ -130,49 +155,69 @@ def is_not_migrated(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT
 
 
-def sqlstate(error: DBAPIError) -> str:
+def sqlstate(error: BaseException) -> str:
     """PostgreSQL's five-character error code, or an empty string."""
-    details = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return str(details.get("C", "")) if isinstance(details, dict) else ""
+    return str(_details(error).get("C", ""))
 
 
 def error_text(error: BaseException) -> str:
     """An error's message without the values that a database error quotes (its failing row, its parameters)."""
+    if details := _details(error):
+        return f"{details.get('M', '')} (SQLSTATE {details.get('C', '')})"
     if isinstance(error, DBAPIError) and error.orig is not None:
-        details = error.orig.args[0] if error.orig.args else ""
-        message = details.get("M", "") if isinstance(details, dict) else str(error.orig)
-        return f"{message} (SQLSTATE {sqlstate(error)})" if sqlstate(error) else message
+        return str(error.orig)
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - an error that cannot say what it is must not take its neighbours down
         return "its text cannot be read"
 
 
+def _details(error: BaseException) -> dict[str, str]:
+    """The fields of a server's error, by their one-letter codes; empty for an error that is not a server's."""
+    found = error.orig if isinstance(error, DBAPIError) else error
+    details = found.args[0] if found is not None and found.args else None
+    return details if isinstance(details, dict) else {}
+
+
 def connect(settings: DatabaseSettings) -> Any:
     """A pg8000 connection: TLS verified against the RDS bundle, or a local unix socket.
 
-    Raises `DatabaseAway` when nobody answers there.
+    Raises `DatabaseAway` when it cannot be made, whatever the reason: nobody answers, the password has just been
+    rotated, there is no room. No job and no statement can be blamed for that.
     """
     import pg8000.dbapi
 
     _remember_placeholders()
-    transport: dict[str, Any] = {}
     try:
-        transport = _transport(settings)
-        connection = pg8000.dbapi.connect(
-            user=settings.user, password=settings.password, database=settings.database, **transport
-        )
-        connection._usock.settimeout(None)  # the timeout was for the handshake; statements may take long
-        return connection
-    except (OSError, pg8000.dbapi.Error) as error:
-        if "sock" in transport:
-            transport["sock"].close()
-        if not isinstance(error, OSError | pg8000.dbapi.InterfaceError):
-            raise
+        with at_most(CONNECT_TIMEOUT_SECONDS):
+            try:
+                return _open(settings, sessions.startup_parameters(settings))
+            except pg8000.dbapi.DatabaseError as error:
+                if sqlstate(error) not in PARAMETERS_REFUSED:
+                    raise
+                return _open(settings, sessions.portable_parameters())
+    except pg8000.dbapi.DatabaseError as error:
+        raise DatabaseAway(
+            f"PostgreSQL at {settings.host}, port {settings.port} takes no connection ({error_text(error)}): check"
+            " user, password and database where they are set"
+        ) from error
+    except Exception as error:
         raise DatabaseAway(
             f"PostgreSQL does not answer at {settings.host}, port {settings.port} ({error}): is it running and"
             " reachable?"
         ) from error
+
+
+def _open(settings: DatabaseSettings, parameters: dict[str, str]) -> Any:
+    from functions.db.connection import Connection
+
+    return Connection(
+        user=settings.user,
+        password=settings.password,
+        database=settings.database,
+        startup_params=parameters,
+        **transport(settings),
+    )
 
 
 @cache
@@ -195,21 +240,11 @@ def _remember_placeholders() -> None:
     pg8000.dbapi.convert_paramstyle = remembered
 
 
-def _transport(settings: DatabaseSettings) -> dict[str, Any]:
+def transport(settings: DatabaseSettings) -> dict[str, Any]:
+    """How pg8000 reaches the server: an open socket, and whether TLS goes on top of it. Raises `OSError`."""
     if settings.is_local_socket:
         # A unix socket has no TLS; unless told so, pg8000 spends 20 ms on loading the machine's roots before it asks.
-        return {"unix_sock": f"{settings.host}/.s.PGSQL.{settings.port}", "ssl_context": False}
-    # pg8000 leaves Nagle's algorithm on; a socket of our own makes a TLS connect 3 ms instead of 47.
-    sock = socket.create_connection((settings.host, settings.port), timeout=CONNECT_TIMEOUT_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    tls = _tls_context() if settings.wants_tls else None
-    return {"host": settings.host, "port": settings.port, "sock": sock, "ssl_context": tls}
-
-
-def _tls_context() -> ssl.SSLContext:
-    import ssl
-
-    # The public roots stay trusted: RDS Proxy's certificate is Amazon Trust Services', not the RDS bundle's.
-    context = ssl.create_default_context()
-    context.load_verify_locations(CA_BUNDLE)
-    return context
+        sock = sockets.connected(socket.AF_UNIX, f"{settings.host}/.s.PGSQL.{settings.port}")
+        return {"sock": sock, "ssl_context": False}
+    tls = sockets.tls_context(CA_BUNDLE) if settings.wants_tls else None
+    return {"host": settings.host, "sock": sockets.dial(settings.host, settings.port), "ssl_context": tls}

@@ -14,8 +14,11 @@ from zoneinfo import available_timezones
 from sqlalchemy import text
 
 from functions.core.catalog import CATALOG, Catalog
+from functions.core.clock import is_zone
 from functions.core.job import TRANSITIONS
+from functions.db import sessions
 from functions.db.custom_resource import answer, is_request
+from functions.db.deadline import deadline
 from functions.db.engine import engine, error_text, is_outage
 from functions.db.reshape import Patience, reshape
 
@@ -84,12 +87,13 @@ def migrate(connection: Connection, catalog: Catalog = CATALOG) -> str:
     command.upgrade(config, "head")
     sync_catalog(connection, catalog)
     connection.execute(ENSURE_PARTITIONS, {"months_ahead": MONTHS_AHEAD})
+    sessions.keep(connection)
     return MigrationContext.configure(connection).get_current_revision() or "none"
 
 
 def sync_catalog(connection: Connection, catalog: Catalog) -> None:
     """Mirror queues, job types, legal transitions, schedules and time zones into the tables that SQL reads."""
-    connection.execute(SYNC_TIME_ZONES, {"names": sorted(available_timezones())})
+    connection.execute(SYNC_TIME_ZONES, {"names": sorted(filter(is_zone, available_timezones()))})
     queues = [{"name": queue.name, "fifo": queue.fifo} for queue in catalog.queues.values()]
     connection.execute(SYNC_QUEUES, {"rows": json.dumps(queues)})
     job_types = [
@@ -110,14 +114,14 @@ def _alembic_config(connection: Connection) -> Config:
     return config
 
 
-def handler(event: Any, context: object) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `migrate`: on every deployment as a CloudFormation custom resource, or by hand with any event."""
-    del context
-    if is_request(event):
-        reply = answer(event, _migrate)
-        print(json.dumps({"message": "deployment_migrated", "status": reply["Status"], "reason": reply["Reason"]}))
-        return reply
-    return _migrate()
+    with deadline(context):
+        if is_request(event):
+            reply = answer(event, _migrate)
+            print(json.dumps({"message": "deployment_migrated", "status": reply["Status"], "reason": reply["Reason"]}))
+            return reply
+        return _migrate()
 
 
 def _migrate() -> dict[str, str]:

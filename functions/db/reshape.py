@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from functions.core.errors import TablesInUse
 from functions.db.engine import engine, is_conflict
+from functions.db.sessions import lift_limits
 
 Result = TypeVar("Result")
 Begin = Callable[[], AbstractContextManager[Connection]]
@@ -53,6 +54,7 @@ def reshape(work: Callable[[Connection], Result], patience: Patience, *, begin: 
         try:
             with begin() as tx:
                 tx.execute(LIMIT_WAIT, {"milliseconds": patience.lock_milliseconds})
+                lift_limits(tx)
                 return work(tx)
         except DBAPIError as error:
             if not is_conflict(error):

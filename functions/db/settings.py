@@ -24,6 +24,8 @@ class DatabaseSettings:
     password: str | None = field(repr=False)
     tls: bool = True
     """Off only by `sslmode=disable`, for a container network; never needed on this machine's own addresses."""
+    through_proxy: bool = False
+    """Whether an RDS Proxy stands between, which refuses most parameters of a connection's start."""
 
     @property
     def is_local_socket(self) -> bool:
@@ -86,7 +88,7 @@ def connection_url(settings: DatabaseSettings) -> str:
 
 
 def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
-    """Parse the JSON that RDS keeps in Secrets Manager: username, password, host, port, dbname.
+    """Parse the JSON that RDS keeps in Secrets Manager: username, password, host, port, dbname. A `host` is a proxy's.
 
     https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_secret_json_structure.html
     """
@@ -99,6 +101,7 @@ def from_secret(text: str, *, host: str | None) -> DatabaseSettings:
             user=secret["username"],
             password=secret.get("password"),
             tls=secret.get("sslmode") != "disable",
+            through_proxy=host is not None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(

@@ -56,6 +56,8 @@ def shared(tx: Connection) -> Iterator[SharedConnection]:
         yield lent
     finally:
         del driver.commit, driver.rollback
+        if not tx.invalidated and not tx.in_transaction():
+            driver.rollback()  # SQLAlchemy takes it for ended and would leave it open to whoever comes next
 
 
 def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object) -> None:
@@ -65,10 +67,10 @@ def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object)
 
 
 def has_ended(tx: Connection) -> bool:
-    """Whether somebody ended the transaction behind our back, or as far as SQLAlchemy knows. Asks nobody: PostgreSQL
-    tells its state after each statement.
+    """Whether the transaction was ended behind our back, or its connection was lost. Asks nobody: PostgreSQL tells its
+    state after each statement.
     """
-    return _status(tx) == IDLE or not tx.in_transaction()
+    return tx.invalidated or not tx.in_transaction() or _status(tx) == IDLE
 
 
 def why_unusable(tx: Connection) -> str | None:

@@ -10,11 +10,13 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from functions.core.job import Job
+from functions.pipeline.zones import known_zone
 
 # Everything that decides whether a mail goes out, and how it looks. A recipient of another tenant is not found.
+# A stored time may be 24:00, which Python has not: adding nothing makes it the 00:00 that it is.
 LOAD = text("""
     WITH wanted AS (
         SELECT * FROM jsonb_to_recordset(CAST(:wanted AS jsonb)) AS w(
@@ -27,7 +29,8 @@ LOAD = text("""
         coalesce(u.email, c.email) AS address, coalesce(u.name, c.name) AS name,
         coalesce(u.locale, c.locale, t.locale) AS locale,
         coalesce(u.time_zone, c.time_zone, t.time_zone) AS time_zone,
-        coalesce(u.quiet_from, c.quiet_from) AS quiet_from, coalesce(u.quiet_until, c.quiet_until) AS quiet_until,
+        coalesce(u.quiet_from, c.quiet_from) + interval '0' AS quiet_from,
+        coalesce(u.quiet_until, c.quiet_until) + interval '0' AS quiet_until,
         ARRAY(SELECT p.category FROM notification_preferences p
               WHERE p.tenant_id = w.tenant_id AND p.recipient_kind = w.kind AND p.recipient_id = w.recipient_id
                 AND p.channel = 'email' AND p.mode = 'off') AS switched_off,
@@ -124,7 +127,15 @@ def load(tx: Connection, jobs: Sequence[Job[Any]], *, doubt_seconds: float) -> d
         for job in jobs
     ]
     rows = tx.execute(LOAD, {"wanted": json.dumps(wanted), "doubt": f"{doubt_seconds} seconds"})
-    return {row.job_id: Letter(*row) for row in rows}
+    return {row.job_id: _letter(row) for row in rows}
+
+
+def _letter(row: Row[Any]) -> Letter:
+    zones = {
+        "tenant_zone": known_zone(row.tenant_zone),
+        "time_zone": known_zone(row.time_zone, row.tenant_zone),
+    }
+    return Letter(**(row._asdict() | zones))
 
 
 def database_now(tx: Connection) -> datetime:
@@ -149,10 +160,12 @@ def switch_off(tx: Connection, tenant_id: UUID, kind: str, recipient_id: UUID, c
     tx.execute(SWITCH_OFF, {**who, "categories": list(categories)})
 
 
-# What the one-off mails speak of, found only within the tenant; `client_id` tells whether a client may read it.
+# What the one-off mails speak of, found only within the tenant; `client_id` tells whether a client may read it. A task
+# that is due on no day of the calendar ('infinity') is a task without a due date; an invoice must have one.
 SUBJECTS: Mapping[str, Any] = {
     "task_assignment": text("""
-        SELECT w.job_id, t.client_id, t.title, c.name AS client_name, t.due_date
+        SELECT w.job_id, t.client_id, t.title, c.name AS client_name,
+            CASE WHEN t.due_date BETWEEN date '0001-01-01' AND date '9999-12-31' THEN t.due_date END AS due_date
         FROM jsonb_to_recordset(CAST(:wanted AS jsonb)) AS w(job_id uuid, tenant_id uuid, id uuid)
         JOIN tasks t ON t.tenant_id = w.tenant_id AND t.id = w.id
         JOIN clients c ON c.tenant_id = t.tenant_id AND c.id = t.client_id

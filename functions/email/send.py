@@ -111,8 +111,9 @@ def _render(
             answers[job_id] = model
             continue
         letter = letters[job_id]
+        unsubscribe_url = _unsubscribe_url(letter, kind)  # a secret store that is away is not this mail's failure
         try:
-            rendered[job_id] = render(kind.mail_type, model, _look(letter, _unsubscribe_url(letter, kind)))
+            rendered[job_id] = render(kind.mail_type, model, _look(letter, unsubscribe_url))
         except Exception as error:  # noqa: BLE001 - one mail that cannot be written must not hold up its neighbours
             answers[job_id] = GiveUp(f"the mail cannot be written: {type(error).__name__}: {error}")
     return rendered

@@ -11,6 +11,7 @@ from html import escape
 from http import HTTPStatus
 from typing import Any
 
+from functions.db.deadline import deadline
 from functions.email.queries import switch_off
 from functions.email.settings import unsubscribe_key, unsubscribe_secret
 from functions.email.tokens import ExpiredToken, ForgedToken, Subscription, read_token
@@ -43,10 +44,17 @@ NAMES: Mapping[str, str] = {
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Serve a request to the function's URL (payload format 2.0)."""
-    del context
     method = event["requestContext"]["http"]["method"]
     token = (event.get("queryStringParameters") or {}).get("token", "")
-    return respond(method, token, now=datetime.now(UTC))
+    try:
+        with deadline(context):
+            return respond(method, token, now=datetime.now(UTC))
+    except Exception as error:
+        from functions.db.engine import is_outage
+
+        if not is_outage(error):
+            raise
+        return _page(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", "Please try again in a few minutes.")
 
 
 def respond(method: str, token: str, *, now: datetime) -> dict[str, Any]:

@@ -56,5 +56,4 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `daily-digest`: plans the runs that have come due, on a cron rule."""
     from functions.pipeline.schedule import run
 
-    del context
-    return run(event, schedule=SCHEDULE)
+    return run(event, context, schedule=SCHEDULE)

@@ -25,5 +25,4 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `daily-expiry-check`: plans the runs that have come due, on a cron rule."""
     from functions.pipeline.schedule import run
 
-    del context
-    return run(event, schedule=SCHEDULE)
+    return run(event, context, schedule=SCHEDULE)

@@ -21,8 +21,10 @@ from functions.notifications.rules import (
     Warnings,
     after_quiet_hours,
 )
+from functions.pipeline.zones import known_zone
 
-# What has a due date, by category: of `tenant`, within the days that any milestone covers.
+# What has a due date, by category: of `tenant`, within the days that any milestone covers. Days are added to the local
+# date and nothing is taken from a stored date: 'infinity' ("never expires") has no difference from any day.
 _SUBJECTS: Mapping[Category, str] = {
     "document_expiry": """
         SELECT d.tenant_id, d.client_id, d.id AS subject_id, latest.expiry_date AS due_date, tenant.local_date
@@ -34,16 +36,19 @@ _SUBJECTS: Mapping[Category, str] = {
             WHERE v.tenant_id = ANY(CAST(:tenant_ids AS uuid[]))
             ORDER BY v.tenant_id, v.document_id, v.version DESC
         ) AS latest ON latest.tenant_id = d.tenant_id AND latest.document_id = d.id
-        WHERE latest.expiry_date - tenant.local_date > :until AND latest.expiry_date - tenant.local_date <= :first
+        WHERE latest.expiry_date > tenant.local_date + CAST(:until AS integer)
+          AND latest.expiry_date <= tenant.local_date + CAST(:first AS integer)
     """,
     "filing": """
         SELECT f.tenant_id, f.client_id, f.id AS subject_id, f.due_date, tenant.local_date
         FROM tenant
         JOIN filings f ON f.tenant_id = tenant.id AND f.status IN ('draft', 'prepared')
-        WHERE f.due_date - tenant.local_date > :until AND f.due_date - tenant.local_date <= :first
+        WHERE f.due_date > tenant.local_date + CAST(:until AS integer)
+          AND f.due_date <= tenant.local_date + CAST(:first AS integer)
     """,
 }
 
+# A stored time may be 24:00, which Python has not: adding nothing makes it the 00:00 that it is.
 # Writes a notice for everyone responsible for what has reached a milestone that they have not been told of. The unique
 # constraint decides between two overlapping runs; rows are ordered so that these cannot deadlock.
 _PLAN = """
@@ -56,7 +61,7 @@ _PLAN = """
         JOIN tenants t ON t.id = d.id
     ), subject AS ({subjects}), reached AS (
         SELECT s.*, (SELECT min(m) FROM unnest(CAST(:milestones AS integer[])) AS m
-                     WHERE m >= s.due_date - s.local_date) AS milestone
+                     WHERE s.local_date + m >= s.due_date) AS milestone
         FROM subject s
     ), assigned AS (
         SELECT a.tenant_id, a.client_id, a.user_id
@@ -88,7 +93,8 @@ _PLAN = """
         SELECT uuid7(clock_timestamp() + row_number() OVER (ORDER BY tenant_id, user_id, subject_id)
                      * interval '1 microsecond'),
             tenant_id, 'user', user_id, :category, subject_id, client_id, due_date, milestone, :channel,
-            CASE WHEN mode = 'immediate' OR (mode = 'digest' AND digested AND due_date - local_date <= :at_once_days)
+            CASE WHEN mode = 'immediate' OR (mode = 'digest' AND digested
+                                             AND due_date <= local_date + CAST(:at_once_days AS integer))
                  THEN 'immediate' ELSE 'digest' END,
             local_date,
             CASE WHEN mode = 'off' THEN 'suppressed' WHEN :channel = 'in_app' THEN 'sent' ELSE 'pending' END,
@@ -110,7 +116,8 @@ _PLAN = """
     )
     SELECT tenant.id AS tenant_id, coalesce(count.notices, 0) AS notices, coalesce(count.suppressed, 0) AS suppressed,
         coalesce(unheard.subjects, 0) AS unheard, person.id AS recipient_id,
-        coalesce(person.time_zone, tenant.time_zone) AS time_zone, person.quiet_from, person.quiet_until,
+        coalesce(person.time_zone, tenant.time_zone) AS time_zone, tenant.time_zone AS tenant_zone,
+        person.quiet_from + interval '0' AS quiet_from, person.quiet_until + interval '0' AS quiet_until,
         clock_timestamp() AS now
     FROM tenant
     LEFT JOIN count ON count.tenant_id = tenant.id
@@ -139,9 +146,9 @@ DAY = text("""
 # Whom a digest of the day would tell something: as queries.TAKE_PENDING finds it when the digest is composed.
 READERS = text(f"""
     SELECT d.tenant_id, n.recipient_kind, n.recipient_id, clock_timestamp() AS now,
-        coalesce(person.time_zone, client.time_zone, t.time_zone) AS time_zone,
-        coalesce(person.quiet_from, client.quiet_from) AS quiet_from,
-        coalesce(person.quiet_until, client.quiet_until) AS quiet_until
+        coalesce(person.time_zone, client.time_zone, t.time_zone) AS time_zone, t.time_zone AS tenant_zone,
+        coalesce(person.quiet_from, client.quiet_from) + interval '0' AS quiet_from,
+        coalesce(person.quiet_until, client.quiet_until) + interval '0' AS quiet_until
     FROM unnest(CAST(:tenant_ids AS uuid[]), CAST(:local_dates AS date[])) AS d(tenant_id, local_date)
     JOIN tenants t ON t.id = d.tenant_id
     CROSS JOIN LATERAL (
@@ -241,5 +248,6 @@ def readers(tx: Connection, local_dates: Mapping[UUID, date]) -> dict[UUID, list
 
 
 def _reader(kind: str, row: Row[Any]) -> Reader:
-    not_before = after_quiet_hours(row.now, ZoneInfo(row.time_zone), row.quiet_from, row.quiet_until)
+    zone = ZoneInfo(known_zone(row.time_zone, row.tenant_zone))
+    not_before = after_quiet_hours(row.now, zone, row.quiet_from, row.quiet_until)
     return Reader(kind, row.recipient_id, not_before)

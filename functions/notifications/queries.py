@@ -49,6 +49,9 @@ TAKE_PENDING = text(f"""
         SELECT n.*, chosen.taker, chosen.today, c.name AS client_name,
             coalesce(document_types.name, filing_types.name) AS title,
             CASE
+                WHEN n.due_date NOT BETWEEN greatest(chosen.today - 36500, date '0001-01-01')
+                                        AND least(chosen.today + 36500, date '9999-12-31')
+                    THEN 'more than a century away'
                 WHEN n.category = 'document_expiry'
                     AND (d.status IS DISTINCT FROM 'valid' OR latest.expiry_date IS DISTINCT FROM n.due_date)
                     THEN 'no longer due'

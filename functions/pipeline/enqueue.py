@@ -38,8 +38,8 @@ OPTIONAL_FIELDS = (
 )
 """Fields of `JobRequest` that the order has where they are given."""
 MOST_GROWTH = 2
-"""PostgreSQL writes JSON with spaces, at most twice as long as ours. Longer only for numbers like 1e300, which it refuses
-itself where they make a payload too large."""
+"""PostgreSQL writes JSON with spaces, at most twice as long as ours. Only numbers like 1e300 grow more; where they make
+a payload too large, `enqueue_jobs` refuses it."""
 SUSPECT = re.compile(r"NaN|Infinity|\\u0000")
 """What JSON text may hold and jsonb not, or a text that only speaks of it."""
 

@@ -45,14 +45,7 @@ HEADS = text("""
 
 # How long the oldest due row has not been sent. What a paused queue holds back is meant to wait.
 OUTBOX_AGE = text("""
-    SELECT coalesce(max(extract(epoch FROM now() - first.outbox_at)), 0)::float8 AS age
-    FROM (SELECT coalesce(array_agg(name), '{}') AS names FROM queues WHERE paused_at IS NULL) AS open,
-        (VALUES (1), (0), (-1)) AS level(priority),
-        LATERAL (
-            SELECT outbox_at FROM jobs
-            WHERE priority = level.priority AND outbox_at <= now() AND queue = ANY(open.names)
-            ORDER BY outbox_at, id LIMIT 1
-        ) AS first
+    SELECT coalesce(max(extract(epoch FROM now() - due_since)), 0)::float8 AS age FROM due_lanes(now())
 """)
 
 LANES = text("""

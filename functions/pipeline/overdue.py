@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, text
 
 from functions.core.catalog import CATALOG, Catalog, Schedule
-from functions.core.clock import local_instant
+from functions.core.clock import find_zone, local_instant
 from functions.pipeline.due import DueDay, due_days
 
 GRACE = timedelta(minutes=20)
@@ -21,8 +20,14 @@ GRACE = timedelta(minutes=20)
 
 ZONES = text("SELECT DISTINCT time_zone FROM tenants ORDER BY time_zone")
 
+ENABLED_SINCE = "CASE WHEN s.enabled_since < '9999-12-30Z' THEN greatest(s.enabled_since, '1970-01-01Z') END"
+"""Of `schedules s`, for programs to read: 'infinity', which is no instant to them, is off as null is."""
+MISSED = "r.outcome = 'missed' AND r.reason IS DISTINCT FROM 'off'"
+"""Of `schedule_runs r`: somebody may have to act. Days on which the schedule was off were meant."""
+
 # Tenants whose day is due and has no run, whatever the reason. A day beyond the catch-up counts too: it is to be
-# recorded as missed.
+# recorded as missed. One on which the schedule was off does not. OFFSET 0: each is looked up by its key, or the planner
+# might read all runs that were ever recorded.
 UNPLANNED = text("""
     WITH day AS (
         SELECT * FROM unnest(CAST(:schedules AS text[]), CAST(:zones AS text[]), CAST(:dates AS date[]),
@@ -35,7 +40,7 @@ UNPLANNED = text("""
     WHERE day.due_at >= greatest(s.enabled_since, t.created_at)
       AND (CAST(:tenant_id AS uuid) IS NULL OR t.id = :tenant_id)
       AND NOT EXISTS (SELECT FROM schedule_runs r
-                      WHERE r.schedule = s.name AND r.tenant_id = t.id AND r.local_date = day.local_date)
+                      WHERE r.schedule = s.name AND r.tenant_id = t.id AND r.local_date = day.local_date OFFSET 0)
     GROUP BY day.schedule
 """)
 
@@ -79,14 +84,14 @@ def overdue(
 
 def newest_due(schedule: Schedule, zone: str, now: datetime) -> DueDay | None:
     """The newest day of a zone whose run has come by `now`; None where this runtime does not know the zone."""
-    known = _zone(zone)
+    known = find_zone(zone)
     days = due_days(known, now, local_time=schedule.local_time, catch_up=schedule.catch_up) if known else []
     return days[0] if days else None
 
 
 def next_due(schedule: Schedule, zone: str, now: datetime) -> datetime | None:
     """When the next run of a zone comes; None where this runtime does not know the zone."""
-    known = _zone(zone)
+    known = find_zone(zone)
     if known is None:
         return None
     today = now.astimezone(known).date()
@@ -95,10 +100,3 @@ def next_due(schedule: Schedule, zone: str, now: datetime) -> datetime | None:
         for ahead in range(3)
         if (instant := local_instant(today + timedelta(days=ahead), schedule.local_time, known)) > now
     )
-
-
-def _zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        return None

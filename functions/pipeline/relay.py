@@ -1,57 +1,51 @@
 """Sends what is committed and due: rows of the outbox become messages, in batches, by any number of relays at once.
 
 A row is locked, sent, then marked. A crash in between sends it again with the same delivery number, and the claim
-takes one of the two. Rows keep their locks while SQS is called: at most one statement's worth, for as long as a
-hundred parallel calls take (about 0.2 s).
+takes one of the two. Rows keep their locks while SQS is called, for a second at most; what SQS has not answered by
+then is marked when it does, and may be sent again meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from botocore.exceptions import BotoCoreError, ClientError
-from sqlalchemy import Row, text
+from sqlalchemy import Connection, Row, text
 
 from functions.aws import sqs
 from functions.core.catalog import CATALOG, Catalog
-from functions.core.chunks import chunks
+from functions.core.errors import ConfigurationError
 from functions.core.job import ENVELOPE_VERSION
-from functions.db.engine import is_not_migrated, is_outage, transaction
+from functions.db.deadline import deadline
+from functions.db.engine import is_conflict, is_not_migrated, is_outage, pg_array, transaction
 from functions.pipeline import observe
 from functions.pipeline.heartbeat import beat
+from functions.pipeline.keys import decide_contested
+from functions.pipeline.sending import Item, Sending
 from functions.pipeline.settings import settings
 
 ROWS_PER_PASS = 1000
-SEND_THREADS = 8
+PASS_SECONDS = 0.7
+"""A pass starts no call after this, so that what has come due meanwhile on another queue need not wait longer."""
+LOCK_SECONDS = 1.0
+"""A pass keeps its locks no longer than this, whatever SQS does."""
+DRAIN_SECONDS = 30.0
+"""What a drain may take where its caller has no deadline of its own."""
 PAUSE_SECONDS = 1.0
 """Between two looks at the outbox: a due job leaves within about this."""
-RESERVE_SECONDS = 8.0
-"""The function ends this much before its timeout, so that a pass begun is never cut off."""
+RESERVE_SECONDS = 6.0
+"""The function ends this much before its timeout, so that its marks and its heartbeat are committed by then."""
+CORRELATION_LIMIT = 256
+"""Characters of a correlation id in a message: ten messages must fit into 1 MiB, whatever old rows hold."""
 
-# Due rows in order of priority, then time; rows another relay holds are skipped. A FIFO queue is drained by one relay
-# at a time, or two of them could swap the messages of a group.
-DUE = text("""
-    WITH lane AS MATERIALIZED (
-        SELECT name FROM queues
-        WHERE fifo AND paused_at IS NULL AND :queue IN ('', name) FOR UPDATE SKIP LOCKED
-    ), standard AS MATERIALIZED (
-        SELECT name FROM queues WHERE NOT fifo AND paused_at IS NULL AND :queue IN ('', name)
-    ), open AS MATERIALIZED (
-        SELECT array_agg(name) AS names
-        FROM (SELECT name FROM lane UNION ALL SELECT name FROM standard) AS both_kinds
-        WHERE name = ANY(CAST(:open AS text[]))
-    )
-    SELECT due.* FROM open, (VALUES (1), (0), (-1)) AS level(priority), LATERAL (
-        SELECT id, queue, type, tenant_id, delivery, correlation_id, group_key FROM jobs
-        WHERE priority = level.priority AND outbox_at <= now() AND queue = ANY(open.names)
-        ORDER BY outbox_at, id LIMIT :rows FOR UPDATE SKIP LOCKED
-    ) AS due
-    LIMIT :rows
+# Which rows, and in which order, is said by take_due() (migration 0012).
+TAKE_DUE = text("""
+    SELECT id, queue, type, tenant_id, delivery, left(correlation_id, :limit) AS correlation_id, group_key, locked
+    FROM take_due(CAST(:queues AS text[]), :rows, CAST(:refused AS uuid[]), CAST(:blocked AS text[]))
 """)
 
 MARK_SENT = text("""
@@ -60,52 +54,76 @@ MARK_SENT = text("""
     WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
+# Of what was sent when its lock was gone: that which still stands as it was sent, and which nobody else holds.
+LOCK_AGAIN = text("""
+    WITH held AS MATERIALIZED (
+        SELECT id, delivery, outbox_at FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) FOR UPDATE SKIP LOCKED
+    )
+    SELECT id FROM held
+    WHERE outbox_at IS NOT NULL AND CAST(id AS text) || '.' || delivery = ANY(CAST(:keys AS text[]))
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did. `failing` maps queues that SQS refused to why; their rows stay in the outbox."""
+    """What a drain did. `failing` maps queues of which SQS did not take everything to why; that stays in the outbox."""
 
     sent: int
     failing: dict[str, str]
 
 
-def drain(*, queue: str = "", catalog: Catalog = CATALOG) -> Drained:
-    """Send until nothing is due: everything, or one queue's. Two statements per thousand jobs."""
+def drain(*, within: float = DRAIN_SECONDS, queue: str = "", catalog: Catalog = CATALOG) -> Drained:
+    """Send until nothing is due: everything, or one queue's. Two statements per thousand jobs.
+
+    Returns after `within` seconds at the latest, whatever SQS does: nothing is started then, and what SQS has not
+    answered by then stays in the outbox, and is sent again.
+    """
+    until = time.monotonic() + within
+    # Queues that only a later release knows are left to its relay.
+    queues = [queue] if queue else list(catalog.queues)
+    sending = Sending(lambda name: settings().queue_url(name, catalog=catalog))
     sent = 0
-    failing: dict[str, str] = {}
-    while True:
-        with transaction() as tx:
-            # Queues that only a later release knows are left to its relay.
-            known = [name for name in catalog.queues if name not in failing]
-            rows = tx.execute(DUE, {"queue": queue, "rows": ROWS_PER_PASS, "open": known}).all()
-            if not rows:
+    try:
+        while time.monotonic() < until:
+            found, marked = _pass(sending, queues, until, catalog)
+            sent += marked
+            if not found and not sending.under_way:
                 break
-            ids, refused = _send(rows, catalog)
-            failing |= refused
-            if ids:
-                tx.execute(MARK_SENT, {"ids": ids})
-        sent += len(ids)
+            if not found:
+                sending.wait(until=min(until, time.monotonic() + PAUSE_SECONDS))
+        if sending.has_sent:
+            with transaction() as tx:
+                sent += _mark(tx, sending, locked={})
+    finally:
+        sending.close()
+    failing = sending.failing()
     for name, why in failing.items():
         observe.logger().error("queue_refuses", queue=name, error=why)
     return Drained(sent, failing)
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Lambda `relay`: once a minute, looking every second, for what a crash left and what has come due."""
+    """Lambda `relay`: started every minute for a little more than that, it looks every second for what is due."""
     del event
+    with deadline(context):
+        return _run(context)
+
+
+def _run(context: Any) -> dict[str, Any]:
     sent, passes = 0, 0
+
+    def look() -> None:
+        nonlocal sent
+        sent += drain(within=drain_seconds(context)).sent
+
     while True:
         passes += 1
-        try:
-            sent += drain().sent
-        except Exception as error:
-            if not (is_outage(error) or is_not_migrated(error)):
-                raise
-            observe.logger().error("outbox_unreachable", error=observe.summary(error))
-        if context.get_remaining_time_in_millis() / 1000 < RESERVE_SECONDS + PAUSE_SECONDS:
+        _survive("contested_keys_not_decided", _decide_keys)
+        _survive("outbox_unreachable", look)
+        if _seconds_left(context) < RESERVE_SECONDS + PAUSE_SECONDS:
             break
         time.sleep(PAUSE_SECONDS)
-    _beat(sent)
+    _survive("heartbeat_not_written", lambda: _beat(sent))
     tally = observe.Tally()
     tally.add("Heartbeat", 1)
     tally.add("MessagesSent", sent)
@@ -114,60 +132,117 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     return {"sent": sent}
 
 
-def _beat(sent: int) -> None:
+def drain_seconds(context: Any) -> float:
+    """What a drain may take in an invocation with this context (None: there is none), so that the rest can be done."""
+    if context is None:
+        return DRAIN_SECONDS
+    left = _seconds_left(context)
+    return max(left - RESERVE_SECONDS, left / 2)
+
+
+def _seconds_left(context: Any) -> float:
+    return float(context.get_remaining_time_in_millis() / 1000)
+
+
+def _survive(message: str, step: Callable[[], None]) -> None:
+    """Take the step; what may be over at the next look is logged, and does not end the invocation."""
     try:
-        with transaction() as tx:
-            beat(tx, "relay", {"sent": sent})
+        step()
     except Exception as error:
-        if not (is_outage(error) or is_not_migrated(error)):
+        passing = is_outage(error) or is_not_migrated(error) or is_conflict(error)
+        if not (passing or isinstance(error, ConfigurationError)):
             raise
+        observe.logger().error(message, error=observe.summary(error))
 
 
-def _send(rows: Sequence[Row[Any]], catalog: Catalog) -> tuple[list[Any], dict[str, str]]:
-    """Send the rows to their queues. Returns the ids that went, and the queues that refused any."""
-    by_queue: dict[str, list[Row[Any]]] = {}
+def _decide_keys() -> None:
+    with transaction() as tx:
+        decide_contested(tx)
+
+
+def _beat(sent: int) -> None:
+    with transaction() as tx:
+        beat(tx, "relay", {"sent": sent})
+
+
+def _pass(sending: Sending, queues: Sequence[str], until: float, catalog: Catalog) -> tuple[bool, int]:
+    """Lock due rows, send them, mark them. Returns whether any were found, and how many rows were marked."""
+    closed = sending.closed()
+    with transaction() as tx:
+        marked = _mark(tx, sending, locked={})  # what SQS answered since the last pass, before it is taken again
+        rows = tx.execute(
+            TAKE_DUE,
+            {
+                "queues": pg_array(name for name in queues if name not in closed),
+                "rows": ROWS_PER_PASS,
+                "limit": CORRELATION_LIMIT,
+                "refused": pg_array(map(_id_of, sending.refused())),
+                "blocked": [f"{name}/{group}" for name, group in sending.stopped()],
+            },
+        ).all()
+        items, locked = _items(sending, rows, catalog)
+        if locked:
+            now = time.monotonic()
+            left = max(0.0, until - now)
+            # Half of what is left, so that calls which take no longer than usual are heard of.
+            start_until, wait_until = now + min(PASS_SECONDS, left / 2), now + min(LOCK_SECONDS, left)
+            sending.send(items, start_until=start_until, wait_until=wait_until)
+        return bool(rows), marked + _mark(tx, sending, locked=locked)
+
+
+def _items(
+    sending: Sending, rows: Sequence[Row[Any]], catalog: Catalog
+) -> tuple[dict[str, list[Item]], dict[str, UUID]]:
+    """What is to be sent, by queue, and the ids by key. Of a FIFO group nothing goes that follows a row not locked."""
+    items: dict[str, list[Item]] = {}
+    ids: dict[str, UUID] = {}
     for row in rows:
-        by_queue.setdefault(row.queue, []).append(row)
-    calls: list[tuple[str, Sequence[Sequence[Row[Any]]]]] = []
-    for name, members in by_queue.items():
-        batches = list(chunks(members, sqs.ENTRIES_PER_CALL))
-        # A FIFO queue's batches go one after the other, or its groups would lose their order.
-        calls += [(name, batches)] if catalog.queues[name].fifo else [(name, [batch]) for batch in batches]
-    with ThreadPoolExecutor(max_workers=min(SEND_THREADS, len(calls))) as threads:
-        results = list(threads.map(lambda call: _send_in_order(call[0], call[1], catalog), calls))
-    ids = [job_id for went, _ in results for job_id in went]
-    refused = {name: why for (name, _), (_, why) in zip(calls, results, strict=True) if why is not None}
-    return ids, refused
+        fifo = catalog.queues[row.queue].fifo
+        chain = row.group_key if fifo else str(row.id)
+        if not row.locked:
+            sending.stop(row.queue, chain)
+        elif not sending.is_stopped(row.queue, chain):
+            key = f"{row.id}.{row.delivery}"
+            ids[key] = row.id
+            items.setdefault(row.queue, []).append(Item(key, chain, message_of(row, fifo=fifo)))
+    return items, ids
 
 
-def _send_in_order(queue: str, batches: Sequence[Sequence[Row[Any]]], catalog: Catalog) -> tuple[list[Any], str | None]:
-    """Send batches one by one, stopping at the first that SQS does not take whole."""
-    went: list[Any] = []
-    fifo = catalog.queues[queue].fifo
-    for batch in batches:
-        messages = [message_of(row, fifo=fifo) for row in batch]
-        try:
-            answers = sqs.send_batch(settings().queue_url(queue, catalog=catalog), messages)
-        except (BotoCoreError, ClientError) as error:
-            return went, observe.summary(error)
-        went += [row.id for row, why in zip(batch, answers, strict=True) if why is None]
-        refusal = next((why for why in answers if why is not None), None)
-        if refusal is not None:
-            return went, refusal
-    return went, None
+def _mark(tx: Connection, sending: Sending, *, locked: Mapping[str, UUID]) -> int:
+    """Mark what SQS took since the last mark. `locked` are the ids of this transaction's own rows, by key."""
+    keys = sending.take_sent()
+    ids = [locked[key] for key in keys if key in locked]
+    late = [key for key in keys if key not in locked]
+    if late:
+        found = tx.execute(LOCK_AGAIN, {"ids": pg_array(map(_id_of, late)), "keys": pg_array(late)})
+        ids += [row.id for row in found]
+    if ids:
+        mark_sent(tx, ids)
+    return len(ids)
+
+
+def mark_sent(tx: Connection, ids: Sequence[UUID]) -> None:
+    """Mark rows, all locked by this transaction, as sent."""
+    tx.execute(MARK_SENT, {"ids": pg_array(map(str, ids))})
+
+
+def _id_of(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def message_of(row: Row[Any], *, fifo: bool) -> sqs.Outgoing:
-    """A row's message: a reference to the job, with no personal data."""
+    """A row's message: a reference to the job, with no personal data.
+
+    The tenant is the group of a standard queue's message, so that SQS gives each tenant its turn.
+    """
     body = {
         "v": ENVELOPE_VERSION,
         "id": str(row.id),
         "delivery": row.delivery,
         "type": row.type,
         "tenant_id": row.tenant_id and str(row.tenant_id),
-        "correlation_id": row.correlation_id,
+        "correlation_id": row.correlation_id[:CORRELATION_LIMIT],
     }
-    group = row.group_key
     if fifo:
-        return sqs.Outgoing(json.dumps(body), group or str(row.id), f"{row.id}.{row.delivery}")
-    return sqs.Outgoing(json.dumps(body), group)
+        return sqs.Outgoing(json.dumps(body), row.group_key or str(row.id), f"{row.id}.{row.delivery}")
+    return sqs.Outgoing(json.dumps(body), row.group_key or body["tenant_id"])

@@ -9,54 +9,76 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, text
 
 from functions.core.catalog import CATALOG, Catalog, Schedule
 from functions.core.errors import BadEvent
+from functions.db.deadline import deadline
 from functions.db.engine import transaction
 from functions.pipeline import observe, relay
-from functions.pipeline.due import DueDay, due_days
+from functions.pipeline.due import DueDay, due_days, planned_after
 from functions.pipeline.envelope import describe
+from functions.pipeline.zones import zone_of_tenants
 
 JITTER_SECONDS = 900
 """Tenants of one zone start spread over this, each at its own stable second."""
 
-ZONES = text("SELECT DISTINCT time_zone FROM tenants ORDER BY time_zone")
+ZONES = text("""
+    SELECT time_zone, (SELECT planned_until FROM schedules WHERE name = :schedule) AS planned_until
+    FROM tenants GROUP BY time_zone ORDER BY time_zone
+""")
 
 # One statement plans the tick: a run per tenant and local day that has none, and the job of each planned run. The
-# primary key of schedule_runs decides between two overlapping ticks.
+# primary key of schedule_runs decides between two overlapping ticks. What came due before the schedule was switched on
+# is recorded and does not run. A tenant's rows are looked up by their key, once, as an array: as a join, the planner
+# might read all that were ever recorded. Who holds the schedule's row keeps nobody waiting: the next tick moves
+# `planned_until`.
 PLAN = text("""
     WITH day AS (
         SELECT * FROM unnest(CAST(:zones AS text[]), CAST(:dates AS date[]), CAST(:due AS timestamptz[]),
                              CAST(:outcomes AS text[])) AS d(time_zone, local_date, due_at, outcome)
+    ), tenant AS MATERIALIZED (
+        SELECT t.id, t.time_zone, s.enabled_since, greatest(s.exists_since, t.created_at) AS first_at,
+            ARRAY(SELECT r.local_date FROM schedule_runs r
+                  WHERE r.schedule = :schedule AND r.tenant_id = t.id AND r.local_date BETWEEN :first AND :last
+            ) AS recorded
+        FROM schedules s CROSS JOIN tenants t
+        WHERE s.name = :schedule
+    ), wanted AS (
+        SELECT tenant.id AS tenant_id, day.local_date, day.due_at,
+            CASE WHEN day.due_at < coalesce(tenant.enabled_since, 'infinity') THEN 'off'
+                 WHEN day.outcome = 'missed' THEN 'too_late' END AS reason
+        FROM tenant JOIN day ON day.time_zone = tenant.time_zone
+        WHERE day.due_at >= tenant.first_at AND day.local_date <> ALL(tenant.recorded)
     ), run AS (
-        INSERT INTO schedule_runs (schedule, tenant_id, local_date, outcome, due_at, planned_at, job_id)
-        SELECT s.name, t.id, day.local_date, day.outcome, day.due_at, :now, CASE WHEN day.outcome = 'planned' THEN
-               uuid7(clock_timestamp() + row_number() OVER (ORDER BY day.due_at, t.id) * interval '1 microsecond') END
-        FROM schedules s
-        CROSS JOIN day
-        JOIN tenants t ON t.time_zone = day.time_zone
-        WHERE s.name = :schedule AND day.due_at >= greatest(s.enabled_since, t.created_at)
-          AND s.enabled_since IS NOT NULL
-          AND NOT EXISTS (SELECT FROM schedule_runs r
-                          WHERE r.schedule = s.name AND r.tenant_id = t.id AND r.local_date = day.local_date)
+        INSERT INTO schedule_runs (schedule, tenant_id, local_date, outcome, reason, due_at, planned_at, job_id)
+        SELECT :schedule, tenant_id, local_date, CASE WHEN reason IS NULL THEN 'planned' ELSE 'missed' END, reason,
+               due_at, :now, CASE WHEN reason IS NULL THEN
+               uuid7(clock_timestamp() + row_number() OVER (ORDER BY due_at, tenant_id) * interval '1 microsecond') END
+        FROM wanted
+        ORDER BY tenant_id, local_date
         ON CONFLICT DO NOTHING
-        RETURNING tenant_id, local_date, outcome, job_id
+        RETURNING tenant_id, local_date, outcome, reason, job_id
     ), ordered AS (
         SELECT created FROM enqueue_jobs((
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'id', job_id, 'type', CAST(:job_type AS text), 'tenant_id', tenant_id,
                 'payload', jsonb_build_object('local_date', local_date),
-                'correlation_id', CAST(:schedule AS text) || '/' || local_date || '/' || tenant_id,
+                'correlation_id', concat_ws('/', CAST(:schedule AS text), to_char(local_date, 'YYYY-MM-DD'), tenant_id),
                 'delay_seconds', mod(('x' || left(md5(tenant_id::text), 7))::bit(28)::int, CAST(:jitter AS int)))
                 ORDER BY job_id), '[]')
             FROM run WHERE outcome = 'planned'))
+    ), free AS MATERIALIZED (
+        SELECT name FROM schedules
+        WHERE name = :schedule AND (planned_until IS NULL OR planned_until < :planned_until)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), moved AS (
+        UPDATE schedules SET planned_until = :planned_until FROM free WHERE schedules.name = free.name
     )
     SELECT (SELECT count(*) FROM ordered WHERE created) AS planned,
-           (SELECT count(*) FROM run WHERE outcome = 'missed') AS missed
+           (SELECT count(*) FROM run WHERE reason = 'too_late') AS missed
 """)
 
 
@@ -85,6 +107,7 @@ class Plan:
 
     planned: int
     missed: int
+    """Days that came due too long ago. Those on which the schedule was off are recorded, too, and not counted here."""
     unknown_zones: tuple[str, ...]
 
 
@@ -99,13 +122,20 @@ def read_event(event: Any) -> ScheduledEvent:
         ) from None
 
 
-def run(event: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
-    """Serve a cron rule's event: plan in one transaction, then send what was planned. Returns the counts."""
+def run(event: Any, context: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, Any]:
+    """Serve a cron rule's event: plan in one transaction, then send what was planned. Returns the counts.
+
+    `context` is the invocation's, or None: what cannot be sent in its time is left to the relay.
+    """
     tick = read_event(event)
     row = catalog.schedules[schedule]
-    with observe.span("plan", schedule=schedule), transaction() as tx:
-        plan = plan_tick(tx, row, tick.time, jitter=tick.detail.jitter)
-    sent = relay.drain(queue=catalog.job_type(row.job_type).queue, catalog=catalog).sent if plan.planned else 0
+    sent = 0
+    with deadline(context):
+        with observe.span("plan", schedule=schedule), transaction() as tx:
+            plan = plan_tick(tx, row, tick.time, jitter=tick.detail.jitter)
+        if plan.planned:
+            queue = catalog.job_type(row.job_type).queue
+            sent = relay.drain(within=relay.drain_seconds(context), queue=queue, catalog=catalog).sent
     tally = observe.Tally()
     tally.add("RunsPlanned", plan.planned, schedule=schedule)
     tally.add("RunsMissed", plan.missed, schedule=schedule)
@@ -117,9 +147,13 @@ def run(event: Any, *, schedule: str, catalog: Catalog = CATALOG) -> dict[str, A
 
 
 def plan_tick(tx: Connection, schedule: Schedule, now: datetime, *, jitter: bool) -> Plan:
-    """Plan every tenant's run that has come due by `now`: two statements, whatever the tenants."""
-    zones = [row.time_zone for row in tx.execute(ZONES)]
-    days, unknown = _due(zones, schedule, now)
+    """Record every tenant's day that has come due by `now`, and plan its run where it may still run.
+
+    Two statements, whatever the tenants and however long no tick came.
+    """
+    zones = tx.execute(ZONES, {"schedule": schedule.name}).all()
+    planned_until: datetime | None = zones[0].planned_until if zones else None
+    days, unknown = _due([row.time_zone for row in zones], schedule, now, planned_until)
     if not days:
         return Plan(0, 0, unknown)
     counts = tx.execute(
@@ -129,29 +163,31 @@ def plan_tick(tx: Connection, schedule: Schedule, now: datetime, *, jitter: bool
             "job_type": schedule.job_type,
             "now": now,
             "jitter": JITTER_SECONDS if jitter else 1,
+            # Where a zone is unknown, its tenants' days are not recorded: they are when it is put right.
+            "planned_until": None if unknown else planned_after(now, planned_until),
             "zones": [zone for zone, _ in days],
             "dates": [day.local_date for _, day in days],
             "due": [day.due_at for _, day in days],
             "outcomes": [day.outcome for _, day in days],
+            "first": min(day.local_date for _, day in days),
+            "last": max(day.local_date for _, day in days),
         },
     ).one()
     return Plan(counts.planned, counts.missed, unknown)
 
 
-def _due(zones: Sequence[str], schedule: Schedule, now: datetime) -> tuple[list[tuple[str, DueDay]], tuple[str, ...]]:
+def _due(
+    zones: Sequence[str], schedule: Schedule, now: datetime, planned_until: datetime | None
+) -> tuple[list[tuple[str, DueDay]], tuple[str, ...]]:
     days: list[tuple[str, DueDay]] = []
     unknown = []
     for name in zones:
-        try:
-            zone = ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError):
-            observe.logger().error(
-                "unknown_time_zone",
-                time_zone=name,
-                fix="its tenants are not planned: set tenants.time_zone to the zone's successor in the IANA database",
-            )
+        zone = zone_of_tenants(name)
+        if zone is None:
             unknown.append(name)
             continue
-        due = due_days(zone, now, local_time=schedule.local_time, catch_up=schedule.catch_up)
+        due = due_days(
+            zone, now, local_time=schedule.local_time, catch_up=schedule.catch_up, planned_until=planned_until
+        )
         days += [(name, day) for day in due]
     return days, tuple(unknown)

@@ -15,13 +15,16 @@ from functions.aws import sqs
 from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError, TablesInUse
-from functions.db.engine import transaction
+from functions.db.deadline import deadline, is_near
+from functions.db.engine import is_conflict, transaction
 from functions.pipeline import months, observe, pausing, relay, vitals
 from functions.pipeline.conservation import conservation
 from functions.pipeline.settings import settings
 
 MESSAGE_RETENTION = timedelta(days=14)
 RESEND_BEFORE_EXPIRY = timedelta(days=1)
+RELAY_SECONDS = 20.0
+"""What sending may take of a sweep: SQS may be slow, and the other tasks must still run."""
 FIRST_RESEND_SECONDS = 300
 """A silent job is sent again after this; the wait doubles with each further time."""
 
@@ -104,15 +107,16 @@ RESEND = text("""
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Lambda `sweep`: every five minutes; takes any event."""
-    del event, context
-    return sweep(datetime.now(UTC))
+    del event
+    with deadline(context):
+        return sweep(datetime.now(UTC))
 
 
 def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
     """Run every task. Returns what each did.
 
-    One that must not make the ledger wait is reported as `postponed`; one that failed is logged, reported as `failed`,
-    and raised at the end.
+    One that must not make the ledger wait is reported as `postponed`; one that failed is logged and reported as
+    `failed`, one that there was no time for as `skipped`: these are raised at the end.
     """
     tasks: dict[str, Callable[[], object]] = {
         "folded": fold,
@@ -120,7 +124,7 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
         "keys_expired": expire_keys,
         "auth_failures_forgotten": forget_auth_failures,
         "resent": lambda: resend_silent(catalog),
-        "relayed": lambda: relay.drain(catalog=catalog).sent,
+        "relayed": lambda: relay.drain(within=RELAY_SECONDS, catalog=catalog).sent,
         "mappings_switched": lambda: pausing.put_mappings_in_step(catalog),
         "jobs_pruned": lambda: months.retire_old(now.date()),
         "conservation": check_conservation,
@@ -129,13 +133,18 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
     report: dict[str, Any] = {}
     failures = []
     for name, task in tasks.items():
+        if is_near():  # a database that does not answer used the time up
+            report[name] = "skipped"
+            failures.append(f"{name}: no time was left for it")
+            continue
         try:
             report[name] = task()
-        except TablesInUse as busy:
-            # Months are made and retired long before it matters: the next sweep tries again.
-            observe.logger().warning("sweep_task_postponed", task=name, reason=str(busy))
-            report[name] = "postponed"
         except Exception as error:  # noqa: BLE001 - the other tasks must still run; raised below
+            if isinstance(error, TablesInUse) or is_conflict(error):
+                # Somebody holds what it needs, and nothing of it is urgent: the next sweep tries again.
+                observe.logger().warning("sweep_task_postponed", task=name, reason=observe.summary(error))
+                report[name] = "postponed"
+                continue
             observe.logger().exception("sweep_task_failed", task=name)
             report[name] = "failed"
             failures.append(f"{name}: {observe.summary(error)}")

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError, LeaseLost, NewerEnvelope, RejectedMessage
+from functions.db.deadline import deadline
 from functions.db.engine import statements, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.admit import admit_external
@@ -54,7 +55,7 @@ def handle(event: Any, context: Any, *, queue: str, catalog: Catalog = CATALOG) 
     batch.tally.add("BatchSize", len(messages), queue=queue)
     statements_before = statements.total
     try:
-        with observe.span("batch", queue=queue, messages=len(messages)):
+        with deadline(context), observe.span("batch", queue=queue, messages=len(messages)):
             try:
                 _serve(messages, batch)
             except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 
 from functions.aws import sqs
 from functions.aws.clients import client
@@ -79,7 +79,7 @@ def test_each_message_that_sqs_refuses_is_told_apart_from_those_it_took() -> Non
             if entry["MessageBody"] == "bad":
                 entry["DelaySeconds"] = 901  # moto refuses an entry, and not the call, only for this
 
-    client("sqs").meta.events.register("provide-client-params.sqs.SendMessageBatch", spoil)
+    sqs.sender().meta.events.register("provide-client-params.sqs.SendMessageBatch", spoil)
     answers = sqs.send_batch(url, [Outgoing("one", None), Outgoing("bad", None), Outgoing("two", None)])
     assert (answers[0], answers[2]) == (None, None)
     assert str(answers[1]).startswith("InvalidParameterValue: ")
@@ -159,3 +159,33 @@ def test_depth_tells_visible_in_flight_and_delayed_apart() -> None:
 )
 def test_a_queue_is_empty_only_when_nothing_is_visible_in_flight_or_delayed(depth: Depth, empty: bool) -> None:
     assert depth.empty is empty
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "contents"),
+    [
+        ("AWS.SimpleQueueService.BatchRequestTooLong", 400, True),
+        ("InvalidMessageContents", 400, True),
+        ("InvalidParameterValue", 400, True),
+        ("AWS.SimpleQueueService.NonExistentQueue", 400, False),
+        ("QueueDoesNotExist", 400, False),
+        ("AccessDenied", 403, False),
+        ("KmsThrottled", 400, False),
+        ("RequestThrottled", 403, False),
+        ("ServiceUnavailable", 503, False),
+        ("InvalidParameterValue", 500, False),
+    ],
+)
+def test_a_call_refused_for_its_contents_is_told_apart_from_a_queue_that_refuses(
+    code: str, status: int, contents: bool
+) -> None:
+    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert sqs.is_about_contents(ClientError(response, "SendMessageBatch")) is contents
+
+
+def test_what_never_reached_sqs_is_not_about_contents_unless_boto3_says_so() -> None:
+    url = _queue()
+    with pytest.raises(ParamValidationError) as error:
+        sqs.sender().send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": 7}])
+    assert sqs.is_about_contents(error.value)
+    assert not sqs.is_about_contents(EndpointConnectionError(endpoint_url=url))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from duecourse.lint_template import REPOSITORY
+from functions.db.sessions import SETTINGS
 from tests.contract.templates import NESTED, PSEUDO, Template, nested
 
 ENVIRONMENTS = pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
@@ -55,6 +56,11 @@ def test_the_proxy_speaks_tls_alone_and_logs_in_with_the_generated_secret() -> N
     assert (
         "{{resolve:secretsmanager:Secret:SecretString:password}}" in only("AWS::RDS::DBCluster")["MasterUserPassword"]
     )
+
+
+def test_the_proxy_s_own_connections_have_the_settings_of_our_sessions() -> None:
+    query = only("AWS::RDS::DBProxyTargetGroup")["ConnectionPoolConfigurationInfo"]["InitQuery"]
+    assert dict(re.findall(r"SET (\w+) = '([^']*)'", query)) == dict(SETTINGS)
 
 
 def test_nothing_is_reachable_from_outside() -> None:

@@ -75,6 +75,15 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 
 @EACH
+def test_who_asks_sqs_by_the_aws_cli_is_told_the_version_or_the_endpoint(document: Path) -> None:
+    """Version 1 ignores AWS_ENDPOINT_URL for SQS: what was meant for the local stack would reach a real account."""
+    calls = [call for call in commands(document, "aws") if call[:1] == ["sqs"]]
+    says = read(RUNBOOKS / "README.md" if document.parent == RUNBOOKS else document)
+    if not re.search(r"AWS\s+CLI\b[^.]{0,40}\bversion 2", says):
+        assert [call for call in calls if "--endpoint-url" not in call] == []
+
+
+@EACH
 def test_every_file_that_is_named_exists(document: Path) -> None:
     named = {code for code in inline(document) if PATH.fullmatch(code) and not PLACEHOLDER.search(code)}
     assert [path for path in sorted(named - OF_THE_EXAMPLE) if not (REPOSITORY / path).exists()] == []

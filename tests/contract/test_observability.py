@@ -46,7 +46,7 @@ MOST_METRICS = 10
 """Of one alarm on metric math. https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Create-alarm-on-metric-math-expression.html"""
 RUNBOOK = re.compile(r"\bRunbook: (docs/runbooks/[\w-]+\.md)$")
 ENDS_BEFORE_ITS_TIMEOUT = {"relay"}
-"""It goes on for most of its minute by design."""
+"""It goes on until the next one has begun, by design."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from duecourse import lint_template
 from duecourse.lint_template import REPOSITORY
 from functions.core.catalog import CATALOG, Queue
 from functions.core.resolve import resolve
+from functions.pipeline import relay
 from tests.contract.templates import NESTED, PREFIX, nested, root
 
 HANDLERS = {
@@ -131,6 +132,13 @@ def test_schedules_fire_and_do_not_pile_up() -> None:
         assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900  # the next tick has come by then
     configurations = root().resources("AWS::Lambda::EventInvokeConfig").values()
     assert {found["FunctionName"] for found in configurations} == {f"{logical_id(s)}Function" for s in SCHEDULES}
+
+
+def test_a_relay_looks_until_the_next_one_is_at_work() -> None:
+    """EventBridge may be some seconds late; and the emulator's and Lambda's cold start take their time."""
+    until_the_last_look = functions()["relay"]["Timeout"] - relay.RESERVE_SECONDS - relay.PAUSE_SECONDS
+    assert SCHEDULES["relay"] == "rate(1 minute)"
+    assert until_the_last_look >= 60 + 5
 
 
 def test_cron_rules_can_be_switched_off_but_not_what_keeps_the_flow_going() -> None:

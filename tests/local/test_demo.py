@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from duecourse.local import postgres, stack
 from duecourse.local.state import Home, load_emulator
+
+pytestmark = pytest.mark.slow
 
 MOST_SECONDS = 150
 """Alone on two cores it takes about 40; here other tests are at work beside it."""

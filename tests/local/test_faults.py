@@ -6,19 +6,12 @@ import json
 import time
 
 import pytest
-from sqlalchemy.exc import DBAPIError
 
-from duecourse.local import postgres
-from functions.core.errors import DatabaseAway
-from tests.local.world import World, wait_for
+from tests.local.world import LEASE_AND_A_LITTLE, World, wait_for
+
+pytestmark = pytest.mark.slow
 
 JOBS = 20
-LEASE_AND_A_LITTLE = 38
-"""Seconds: a worker's timeout (30), the lease's margin (5), and some."""
-
-
-def _refunded(world: World) -> bool:
-    return all(row.attempts == 0 for row in world.rows("SELECT attempts FROM jobs"))
 
 
 def test_a_worker_killed_in_mid_batch(world: World) -> None:
@@ -37,7 +30,7 @@ def test_a_worker_killed_in_mid_batch(world: World) -> None:
     lost = world.rows("SELECT job_id, counted FROM job_attempts WHERE outcome = 'lost'")
     assert lost
     assert not any(row.counted for row in lost)
-    assert _refunded(world)
+    assert world.is_refunded()
     assert world.conservation().holds
 
 
@@ -53,7 +46,7 @@ def test_messages_delivered_twice(world: World) -> None:
     wait_for("all to complete", lambda: world.states() == {"completed": JOBS}, seconds=60)
     wait_for("the queue to empty", lambda: world.is_empty("upkeep"), seconds=60)
     assert world.effects() == [1] * JOBS
-    assert _refunded(world)
+    assert world.is_refunded()
     assert world.conservation().holds
 
 
@@ -78,29 +71,4 @@ def test_a_dead_job_redriven_as_the_console_does_it(world: World) -> None:
     sqs.delete_message(QueueUrl=dlq, ReceiptHandle=letter["ReceiptHandle"])
     wait_for("the queue to empty", lambda: world.is_empty("upkeep"), seconds=30)
     assert world.effects() == [1]
-    assert world.conservation().holds
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_database_away_for_two_minutes_in_mid_run(world: World) -> None:
-    world.set_visibility("upkeep", LEASE_AND_A_LITTLE)
-    world.order(JOBS, sleep_seconds=0.5)
-    world.relay()
-    wait_for("a batch at work", lambda: world.states().get("active"), seconds=20)
-    world.engine.dispose()
-    postgres.stop(world.home.postgres)
-    time.sleep(120)
-    postgres.start(world.home.postgres)
-
-    def done() -> bool:
-        try:
-            return world.states() == {"completed": JOBS}
-        except (DBAPIError, DatabaseAway):
-            return False
-
-    # What was handed back while the database was away waits 15, 30, 60, then 120 s.
-    wait_for("all to complete", done, seconds=300)
-    assert world.effects() == [1] * JOBS
-    assert _refunded(world)
     assert world.conservation().holds

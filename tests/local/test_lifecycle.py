@@ -20,6 +20,8 @@ from duecourse.local.stack import Stack
 from duecourse.local.state import Home, exclusive, load_emulator
 from functions.core.catalog import CATALOG
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:

@@ -18,6 +18,8 @@ from functions.pipeline.conservation import Conservation, conservation
 
 Found = TypeVar("Found")
 POLL_SECONDS = 0.2
+LEASE_AND_A_LITTLE = 38
+"""Seconds: a worker's timeout (30), the lease's margin (5), and some."""
 
 
 @dataclass
@@ -46,6 +48,10 @@ class World:
     def effects(self) -> list[int]:
         """How often each job left its effect."""
         return [row.n for row in self.rows("SELECT count(*) AS n FROM probe_effects GROUP BY job_id")]
+
+    def is_refunded(self) -> bool:
+        """Whether no job has used up an attempt."""
+        return all(row.attempts == 0 for row in self.rows("SELECT attempts FROM jobs"))
 
     def conservation(self) -> Conservation:
         with self.engine.begin() as tx:

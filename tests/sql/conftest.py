@@ -14,6 +14,7 @@ from sqlalchemy import Engine, Row, text
 from duecourse.local.delivery import Context
 from functions.aws.clients import client
 from functions.core.job import JobRequest
+from functions.db.migrate import sync_catalog
 from functions.email import settings as mail_settings
 from functions.pipeline import relay, sweep
 from functions.pipeline.conservation import Conservation, conservation
@@ -21,6 +22,7 @@ from functions.pipeline.settings import settings
 from tests import harness, jobs
 from tests.api import PREFIX, Answer, Ask, call, token
 from tests.harness import Queues
+from tests.lanes import CATALOG, Lanes, Sqs
 from tests.mail import Post, open_post
 from tests.notices import Firm
 
@@ -41,9 +43,13 @@ class Flow:
 
     def relay_and_die_unmarked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A relay that sends what is due and dies before it has marked it as sent."""
+
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
         with monkeypatch.context() as broken:
-            broken.setattr(relay, "MARK_SENT", None)
-            with pytest.raises(Exception, match="Not an executable object"):
+            broken.setattr(relay, "mark_sent", die)
+            with pytest.raises(KeyboardInterrupt):
                 self.relay()
 
     def sweep(self) -> dict[str, Any]:
@@ -154,3 +160,16 @@ def ask(tokens: dict[str, str]) -> Ask:
         return call(method, path, **{"token": tokens[role], **options})
 
     return send
+
+
+@pytest.fixture
+def lanes(database: Engine, observer: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lanes]:
+    """An outbox with several queues, and an SQS in memory."""
+    monkeypatch.setenv("QUEUE_URL_PREFIX", f"{PREFIX.rpartition('/')[0]}/t-")
+    settings.cache_clear()
+    with database.begin() as tx:
+        sync_catalog(tx, CATALOG)
+    sqs = Sqs()
+    monkeypatch.setattr("functions.aws.sqs.send_batch", sqs.send_batch)
+    yield Lanes(observer, sqs)
+    settings.cache_clear()

@@ -142,6 +142,7 @@ def test_a_tenants_token_runs_it_for_that_tenant_alone(database: Engine, tenants
         "tenants": 1,
         "already": 0,
         "planned": 1,
+        "unknown_zones": [],
     }
     assert set(_runs(database)) == {tenants[1]}
 

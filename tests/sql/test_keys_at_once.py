@@ -1,4 +1,4 @@
-"""Keys ordered by several transactions at once: nobody waits for a stranger's commit, nobody dies, each key runs once."""
+"""Keys ordered by several transactions at once: nobody waits for a stranger, nobody dies, each key runs once."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from functions.db import engine as db
+from functions.db.sessions import lift_limits
 from functions.pipeline.sweep import fold
 from tests import api
 from tests.harness import Queues, new_tenant
@@ -62,6 +63,7 @@ def million(queues: Queues, database: Engine, observer: Engine) -> str:
     with observer.begin() as tx:
         for _ in range(40):
             new_tenant(tx)
+        lift_limits(tx)
         tx.execute(FILL, {"jobs": JOBS})
         tx.execute(RUNS)
         made = api.token(tx, "viewer")

@@ -43,9 +43,10 @@ def plan(tx: Connection, now: datetime, *, jitter: bool = False) -> Plan:
 
 def runs(tx: Connection, tenant: UUID) -> dict[date, str]:
     found = tx.execute(
-        text("SELECT local_date, outcome FROM schedule_runs WHERE tenant_id = :tenant ORDER BY 1"), {"tenant": tenant}
+        text("SELECT local_date, concat_ws(': ', outcome, reason) FROM schedule_runs WHERE tenant_id = :tenant"),
+        {"tenant": tenant},
     )
-    return {row.local_date: row.outcome for row in found}
+    return dict(map(tuple, found))
 
 
 def age(tx: Connection, tenant: UUID, created_at: datetime) -> UUID:
@@ -83,19 +84,19 @@ def test_a_new_tenant_does_not_get_the_run_of_a_time_that_was_past_when_it_came(
     assert plan(tx, TWO_AM + timedelta(days=1)).planned == 2
 
 
-def test_a_schedule_switched_on_does_not_fire_what_was_past_then(tx: Connection) -> None:
-    tenant = new_tenant(tx)
+def test_a_schedule_switched_on_does_not_fire_what_was_past_then_but_records_it(tx: Connection) -> None:
+    tenant = age(tx, new_tenant(tx), TWO_AM - timedelta(hours=1))
     switch_on(tx, TWO_AM + timedelta(hours=1))
     assert plan(tx, TWO_AM + timedelta(hours=2)) == Plan(0, 0, ())
     assert plan(tx, TWO_AM + timedelta(days=1)) == Plan(1, 0, ())
-    assert runs(tx, tenant) == {date(2026, 11, 25): "planned"}
+    assert runs(tx, tenant) == {date(2026, 11, 24): "missed: off", date(2026, 11, 25): "planned"}
 
 
-def test_a_schedule_switched_off_plans_nothing_and_misses_nothing(tx: Connection) -> None:
-    tenant = new_tenant(tx)
+def test_a_schedule_switched_off_plans_nothing_and_records_that_it_was_off(tx: Connection) -> None:
+    tenant = age(tx, new_tenant(tx), TWO_AM - timedelta(hours=1))
     switch_on(tx, None)
     assert plan(tx, TWO_AM) == Plan(0, 0, ())
-    assert runs(tx, tenant) == {}
+    assert runs(tx, tenant) == {date(2026, 11, 24): "missed: off"}
 
 
 def test_after_an_outage_what_can_be_caught_up_is_planned_and_the_rest_recorded_as_missed(tx: Connection) -> None:
@@ -105,8 +106,8 @@ def test_after_an_outage_what_can_be_caught_up_is_planned_and_the_rest_recorded_
     assert plan(tx, late) == Plan(1, 2, ())
     assert runs(tx, tenant) == {
         date(2026, 11, 24): "planned",
-        date(2026, 11, 25): "missed",
-        date(2026, 11, 26): "missed",
+        date(2026, 11, 25): "missed: too_late",
+        date(2026, 11, 26): "missed: too_late",
         date(2026, 11, 27): "planned",
     }
     assert plan(tx, late) == Plan(0, 0, ())

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
+from functions.compliance.payloads import ComplianceRefresh
 from functions.compliance.queries import Refreshed, refresh
+from functions.compliance.refresh import perform
+from functions.core.job import Job
+from functions.core.outcome import Done, Skipped
 from tests.harness import new_tenant
 
 ZONES = ["Pacific/Kiritimati", "Asia/Kathmandu", "Europe/London", "America/New_York", "Pacific/Pago_Pago"]
@@ -106,11 +113,11 @@ worlds = st.builds(
 
 
 def mutated(data: st.DataObject, world: World) -> World:
-    """The same clients some days later, some of them with other documents and filings."""
+    """The same clients some days later or earlier, some of them with other documents and filings."""
     changed = [
         replace(data.draw(clients), id=client.id) if data.draw(st.booleans()) else client for client in world.clients
     ]
-    later = world.local_date + timedelta(data.draw(st.integers(0, 35)))
+    later = world.local_date + timedelta(data.draw(st.integers(-5, 35)))
     return replace(world, clients=tuple(changed), local_date=later)
 
 
@@ -237,7 +244,12 @@ def test_scores_of_any_world_equal_the_slow_reference_before_and_after_it_change
         second = current(tx, after)
         lines = history(tx, after)
         changed: Callable[[UUID], bool] = lambda key: second[key][0] != first[key][0]  # noqa: E731
+        older = {tenant for tenant, world in after.items() if world.local_date < before[tenant].local_date}
+        assert {tenant for tenant, found in done.items() if found is None} == older
         for key, (client, world) in _clients(after).items():
+            if any(client in after[tenant].clients for tenant in older):
+                assert (second[key], lines[key]) == (first[key], [first[key][:2]]), "an older day wrote something"
+                continue
             assert second[key][0] == slow_score(client, world)
             if changed(key):
                 assert second[key][1] == world.local_date
@@ -245,5 +257,115 @@ def test_scores_of_any_world_equal_the_slow_reference_before_and_after_it_change
             else:
                 assert second[key] == first[key], "a row that did not change was written again"
                 assert lines[key] == [first[key][:2]]
-        counts = {tenant: sum(changed(client.id) for client in world.clients) for tenant, world in after.items()}
-        assert {tenant: found.changed for tenant, found in done.items()} == counts
+        for tenant, found in done.items():
+            if found is not None:
+                assert found.changed == sum(changed(client.id) for client in after[tenant].clients)
+
+
+DAYS = [date(2026, 11, day) for day in (23, 24, 25)]
+
+
+def _firm(tx: Connection, clients: int) -> UUID:
+    """A tenant whose every score is another on each of three days: documents run out of the days that count."""
+    _types(tx)
+    tenant = new_tenant(tx)
+    expires = tuple(Document("valid", ((1, offset),)) for offset in (0, 1, 2))
+    members = tuple(Client(uuid4(), expires, (), 1) for _ in range(clients))
+    store(tx, tenant, World(DAYS[0], DAYS[0], members))
+    return tenant
+
+
+def _as_of(tx: Connection, tenants: Iterable[UUID]) -> set[tuple[int, date]]:
+    """What the scores of these tenants say expires, and as of when."""
+    return {(score[3], as_of) for score, as_of, _ in current(tx, tenants).values()}
+
+
+def _job(tenant: UUID | None, day: date) -> Job[ComplianceRefresh]:
+    return Job(uuid4(), "compliance.refresh", tenant, ComplianceRefresh(local_date=day), 0, 1, "test", None)
+
+
+@pytest.mark.parametrize("unchanged", [True, False], ids=["the later day changed nothing", "the later day changed it"])
+def test_an_older_day_that_runs_late_is_skipped_and_says_why(database: Engine, unchanged: bool) -> None:
+    with database.begin() as tx:
+        tenant = _firm(tx, 3)
+        refresh(tx, {tenant: DAYS[1]})
+        later = DAYS[2]
+        if unchanged:
+            tx.execute(text("DELETE FROM documents"))
+            refresh(tx, {tenant: DAYS[1]})
+        assert isinstance(perform([_job(tenant, later)], tx)[0], Done)
+        found = current(tx, [tenant])
+        assert {as_of for _, as_of, _ in found.values()} == {DAYS[1] if unchanged else later}
+        assert perform([_job(tenant, DAYS[1])], tx) == [Skipped("the scores are as of a later day already")]
+        assert current(tx, [tenant]) == found
+
+
+def test_the_same_day_by_hand_is_refreshed_again_and_wins(database: Engine) -> None:
+    with database.begin() as tx:
+        tenant = _firm(tx, 2)
+        refresh(tx, {tenant: DAYS[0]})
+        tx.execute(text("DELETE FROM documents"))
+        assert perform([_job(tenant, DAYS[0])], tx) == [Done({"clients": 2, "changed": 2})]
+        assert _as_of(tx, [tenant]) == {(0, DAYS[0])}
+
+
+def test_of_several_days_in_one_batch_the_latest_is_written_and_each_job_says_what_became_of_it(
+    database: Engine,
+) -> None:
+    with database.begin() as tx:
+        one, two = _firm(tx, 1), _firm(tx, 1)
+        refresh(tx, {two: DAYS[2]})
+        jobs = [_job(one, DAYS[0]), _job(one, DAYS[1]), _job(two, DAYS[1]), _job(one, DAYS[1]), _job(uuid4(), DAYS[0])]
+        newer = Skipped("the scores are as of a later day already")
+        done = Done({"clients": 1, "changed": 1})
+        assert perform(jobs, tx) == [newer, done, newer, done, Skipped("the tenant was deleted")]
+        assert (_as_of(tx, [one]), _as_of(tx, [two])) == ({(2, DAYS[1])}, {(1, DAYS[2])})
+
+
+def test_batches_at_once_that_share_tenants_leave_the_scores_of_the_latest_day(
+    database: Engine, observer: Engine
+) -> None:
+    with database.begin() as tx:
+        tenants = [_firm(tx, 20) for _ in range(4)]
+
+    def batch(number: int) -> None:
+        order = tenants if number % 2 else tenants[::-1]
+        with observer.begin() as tx:
+            refresh(tx, dict.fromkeys(order, DAYS[number % 3]))
+
+    for _ in range(3):
+        with database.begin() as tx:
+            tx.execute(text("TRUNCATE compliance_scores, compliance_refreshes"))
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(batch, range(12)))
+        with database.begin() as tx:
+            assert _as_of(tx, tenants) == {(1, DAYS[2])}
+
+
+def test_an_older_day_that_waited_for_the_later_one_writes_nothing(database: Engine, observer: Engine) -> None:
+    with database.begin() as tx:
+        tenant = _firm(tx, 1)
+    with ThreadPoolExecutor(1) as other, observer.begin() as later:
+        refresh(later, {tenant: DAYS[2]})
+
+        def older() -> object:
+            with observer.begin() as tx:
+                return refresh(tx, {tenant: DAYS[0]})[tenant]
+
+        waiting = other.submit(older)
+        _until_one_waits(database)
+        later.commit()
+        assert waiting.result(timeout=10) is None
+    with database.begin() as tx:
+        assert _as_of(tx, [tenant]) == {(1, DAYS[2])}
+
+
+def _until_one_waits(engine: Engine) -> None:
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with engine.begin() as tx:
+            if tx.execute(waits).scalar_one():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits for a lock")

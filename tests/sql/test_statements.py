@@ -73,8 +73,12 @@ def test_enqueueing_ten_thousand_jobs_takes_at_most_ten_statements(logged: tuple
         assert states(tx) == {"waiting": 10_000}
 
 
-def test_the_relay_takes_at_most_two_statements_per_thousand(logged: tuple[Engine, ServerLog], queues: Queues) -> None:
+def test_the_relay_takes_at_most_two_statements_per_thousand(
+    logged: tuple[Engine, ServerLog], queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, log = logged
+    for limit in ("PASS_SECONDS", "LOCK_SECONDS"):  # the emulator may be slow where much else runs
+        monkeypatch.setattr(relay, limit, 20.0)
     with engine.begin() as tx:
         order(tx, *[probe() for _ in range(2_000)])
     with log.statements() as executed:

@@ -42,7 +42,8 @@ CREATE FUNCTION order_refusal(o job_order, moment timestamptz) RETURNS text LANG
         WHEN o.dedup_window_seconds IS NOT NULL AND o.dedup_key IS NULL THEN 'dedup_window_seconds needs a dedup_key'
         WHEN NOT (o.dedup_window_seconds > 0 AND o.dedup_window_seconds <= 315619200)
             THEN 'dedup_window_seconds is a number above 0, up to 315619200 (ten years)'
-        WHEN char_length(o.correlation_id) NOT BETWEEN 1 AND 256 OR o.correlation_id ~ '[\\u0001-\\u001f\\u007f-\\u009f]'
+        WHEN char_length(o.correlation_id) NOT BETWEEN 1 AND 256
+            OR o.correlation_id ~ '[\\u0001-\\u001f\\u007f-\\u009f]'
             THEN 'correlation_id has 1 to 256 characters, and no control characters'
     END
 $$;
@@ -118,8 +119,8 @@ COMMENT ON TABLE contested_keys IS
     'blocked jobs whose key another transaction had ordered and not yet committed; decided by decide_contested_keys()';
 
 -- Of these keys, those that are held, and by whom. A plain read: it waits for nobody, and nobody waits for it. A key
--- without a window is held as long as its job is open, so that a row that was deleted holds none. With `queued`, a job that
--- waits for a contested key counts as its holder where there is no other.
+-- without a window is held as long as its job is open, so that a row that was deleted holds none. With `queued`, a job
+-- that waits for a contested key counts as its holder where there is no other.
 -- Planned once and always by index, whatever the statistics say: for a thousand keys the planner would read the table.
 CREATE FUNCTION held_keys(keys text[], moment timestamptz, queued boolean) RETURNS TABLE (key text, job_id uuid)
 LANGUAGE plpgsql STABLE
@@ -154,8 +155,8 @@ BEGIN
     ON CONFLICT (key) DO NOTHING;
     GET DIAGNOSTICS taken = ROW_COUNT;
     IF taken < cardinality(keys) THEN
-        -- Keys whose window is over or whose job is gone may go. They are judged before they are locked: PostgreSQL 18.4
-        -- crashes when it judges a locked row anew by a query on partitions.
+        -- Keys whose window is over or whose job is gone may go. They are judged before they are locked: PostgreSQL
+        -- 18.4 crashes when it judges a locked row anew by a query on partitions.
         SELECT array_agg(k.key), array_agg(k.job_id) INTO stale_keys, stale_ids
         FROM unnest(keys, ids) AS wanted(key, id) JOIN job_keys AS k ON k.key = wanted.key AND k.job_id <> wanted.id
         WHERE NOT EXISTS (SELECT FROM held_keys(ARRAY[k.key], moment, false));
@@ -184,8 +185,8 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN NULL;
 END $$;
 
--- The same for keys in any order, null where a job has none; all or none: true, or false where one is given twice or has
--- a row. A plain INSERT, since one that looks for conflicts costs a third more.
+-- The same for keys in any order, null where a job has none; all or none: true, or false where one is given twice or
+-- has a row. A plain INSERT, since one that looks for conflicts costs a third more.
 CREATE FUNCTION try_new_keys(keys text[], ids uuid[], ends timestamptz[], patience text) RETURNS boolean
 LANGUAGE plpgsql SET lock_timeout = '250ms' AS $$
 BEGIN
@@ -343,7 +344,8 @@ BEGIN
 
     holders := ids;
     IF keys IS NOT NULL THEN
-        ends := ARRAY(SELECT coalesce(moment + dedup_window_seconds * interval '1 second', 'infinity') FROM unnest(wanted));
+        ends := ARRAY(SELECT coalesce(moment + dedup_window_seconds * interval '1 second', 'infinity')
+                      FROM unnest(wanted));
         -- What was sent before it was ordered has to be exact: two workers with two copies of one message.
         SELECT claimed.holders, claimed.contested INTO holders, contested
         FROM claim_keys(keys, ids, ends, moment, CASE WHEN came_sent THEN NULL ELSE '250ms' END, true) AS claimed;
@@ -362,16 +364,17 @@ BEGIN
                CASE WHEN group_by IS NOT NULL THEN job_group(job_id, o.tenant_id, o.payload, group_by) END AS group_key,
                CASE WHEN group_by IS NULL THEN coalesce(o.priority, 0::smallint) ELSE 0 END AS priority,
                coalesce(correlation_id, job_id::text) AS correlation_id, key AS dedup_key, due AS run_at,
-               CASE WHEN sent OR contested THEN NULL ELSE due END AS outbox_at, CASE WHEN sent THEN moment END AS sent_at,
+               CASE WHEN sent OR contested THEN NULL ELSE due END AS outbox_at,
+               CASE WHEN sent THEN moment END AS sent_at,
                CASE WHEN group_by IS NOT NULL AND contested IS NOT TRUE THEN due END AS turn,
                deadline_at::timestamptz AS deadline_at
         FROM unnest(wanted, ids, holders, keys, contested)
              AS o(type, payload, tenant_id, priority, run_at, delay_seconds, deadline_at, dedup_key,
                   dedup_window_seconds, correlation_id, id, sent, job_id, holder, key, contested)
         JOIN job_types ON job_types.name = o.type
-        CROSS JOIN LATERAL (SELECT greatest(coalesce(o.run_at::timestamptz,
-                                                     moment + o.delay_seconds * interval '1 second', moment), moment) AS due
-                           ) AS instant
+        CROSS JOIN LATERAL (
+            SELECT greatest(coalesce(o.run_at::timestamptz, moment + o.delay_seconds * interval '1 second'), moment)
+                   AS due) AS instant
         WHERE holder = job_id
     ), added AS (
         INSERT INTO jobs (id, queue, type, state, tenant_id, payload, group_key, priority, correlation_id, dedup_key,
@@ -506,7 +509,8 @@ ALTER TABLE jobs ADD CONSTRAINT jobs_instants CHECK (
 # Blocked jobs whose key is not decided yet go on without it: a release before this one knows nothing of them.
 DOWN = """
 SELECT decide_contested_keys('{}');
-UPDATE jobs SET outbox_at = greatest(run_at, now()), turn = CASE WHEN group_key IS NOT NULL THEN greatest(run_at, now()) END,
+UPDATE jobs SET outbox_at = greatest(run_at, now()),
+    turn = CASE WHEN group_key IS NOT NULL THEN greatest(run_at, now()) END,
     state = CASE WHEN run_at > now() THEN 'delayed' ELSE 'waiting' END
 WHERE state = 'blocked' AND id IN (SELECT job_id FROM contested_keys);
 ALTER TABLE jobs DROP CONSTRAINT jobs_instants, DROP CONSTRAINT jobs_result_size,

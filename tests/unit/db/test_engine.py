@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,15 +34,16 @@ Server = Callable[[socket.socket], None]
 
 
 @contextlib.contextmanager
-def listening(host: str, serve: Server) -> Iterator[DatabaseSettings]:
-    """A server that treats its one client as told."""
+def listening(host: str, serve: Server, *, clients: int = 1) -> Iterator[DatabaseSettings]:
+    """A server that treats its clients, one after the other, as told."""
     with socket.create_server((host, 0)) as listener:
 
         def run() -> None:
             with contextlib.suppress(OSError):
-                client, _ = listener.accept()
-                with client:
-                    serve(client)
+                for _number in range(clients):
+                    client, _ = listener.accept()
+                    with client:
+                        serve(client)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -129,6 +131,52 @@ def test_a_server_that_accepts_and_then_says_nothing_is_an_outage(host: str, mon
         connect(settings)
 
 
+def _refusing(code: str, seen: list[bytes], *, only_with: bytes = b"") -> Server:
+    """A server that refuses the start of a connection, or only one with a parameter of this name."""
+    details = f"SFATAL\0C{code}\0Mnot now\0\0".encode()
+    refusal = b"E" + (len(details) + 4).to_bytes(4, "big") + details
+    welcome = b"R" + (8).to_bytes(4, "big") + bytes(4) + b"Z" + (5).to_bytes(4, "big") + b"I"
+
+    def serve(client: socket.socket) -> None:
+        said = client.recv(4096)
+        if said == SSL_REQUEST:
+            client.sendall(b"N")
+            said = client.recv(4096)
+        seen.append(said)
+        client.sendall(refusal if only_with in said else welcome)
+        client.recv(4096)
+
+    return serve
+
+
+@pytest.mark.parametrize("code", ["28P01", "28000", "53300", "3D000", "57P03", "42501", "55000", "XX000"])
+def test_whatever_keeps_a_connection_from_being_made_is_an_outage_in_the_servers_words(code: str) -> None:
+    with (
+        listening("127.0.0.1", _refusing(code, [])) as settings,
+        pytest.raises(DatabaseAway, match=f"takes no connection .not now .SQLSTATE {code}.") as away,
+    ):
+        connect(settings)
+    assert is_outage(away.value)
+
+
+@pytest.mark.parametrize("code", ["08P01", "0A000", "42704", "22023"])
+def test_a_pooler_that_refuses_parameters_is_asked_again_without_them(code: str) -> None:
+    seen: list[bytes] = []
+    with listening("127.0.0.1", _refusing(code, seen, only_with=b"statement_timeout"), clients=2) as settings:
+        connection = connect(settings)
+    connection.close()
+    assert [b"statement_timeout" in said for said in seen] == [True, False]
+    assert b"DateStyle\0ISO, MDY\0" in seen[1]
+
+
+def test_a_proxy_is_told_what_every_proxy_takes_and_no_more() -> None:
+    seen: list[bytes] = []
+    with listening("127.0.0.1", _refusing("08P01", seen, only_with=b"statement_timeout")) as settings:
+        connect(replace(settings, through_proxy=True)).close()
+    names = set(seen[0][8:].split(b"\0")[::2])
+    assert names - {b""} == {b"user", b"database", b"client_encoding", b"DateStyle", b"TimeZone"}
+
+
 def test_an_engine_connects_to_nothing_until_it_is_used() -> None:
     make_engine(DatabaseSettings("nowhere.invalid", 5432, "d", "u", None)).dispose()
 
@@ -144,6 +192,15 @@ def _failure(code: str, message: str = "it failed") -> DBAPIError:
         ("57P01", True, False),
         ("08006", True, False),
         ("53300", True, False),
+        ("53100", True, False),
+        ("57P02", True, False),
+        ("57P03", True, False),
+        ("25006", True, False),
+        ("25P03", True, False),
+        ("25P04", True, False),
+        ("57014", False, False),
+        ("25P02", False, False),
+        ("55P03", False, False),
         ("42P01", False, True),
         ("42883", False, True),
         ("42703", False, True),

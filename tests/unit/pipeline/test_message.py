@@ -45,7 +45,7 @@ def test_the_worker_reads_what_the_relay_wrote(job_id: Any, tenant: Any, deliver
     job = row(id=job_id, tenant_id=tenant, delivery=delivery, correlation_id=correlation.replace("\x00", ""))
     read = parse(message_of(job, fifo=False).body, queue="upkeep", catalog=CATALOG, now=NOW)
     assert (read.id, read.tenant_id, read.delivery) == (job_id, tenant, delivery)
-    assert read.correlation_id == job.correlation_id
+    assert read.correlation_id == job.correlation_id[:256]
     assert not read.external
 
 
@@ -63,4 +63,13 @@ def test_on_a_fifo_queue_a_job_without_a_group_is_a_group_of_its_own() -> None:
 def test_a_standard_queue_gets_a_fair_group_and_no_deduplication_id() -> None:
     sent = message_of(row(), fifo=False)
     assert (sent.group_id, sent.deduplication_id) == ("g", None)
-    assert message_of(row(group_key=None), fifo=False).group_id is None
+    tenants = row(group_key=None)
+    assert message_of(tenants, fifo=False).group_id == str(tenants.tenant_id)
+    assert message_of(row(group_key=None, tenant_id=None), fifo=False).group_id is None
+
+
+@given(st.text(max_size=300).map(lambda text: text * 500), st.booleans())
+def test_ten_messages_fit_into_one_call_whatever_the_correlation_ids(correlation: str, fifo: bool) -> None:
+    sent = message_of(row(correlation_id=correlation), fifo=fifo)
+    assert json.loads(sent.body)["correlation_id"] == correlation[:256]
+    assert 10 * len(sent.body.encode()) < 100_000
