@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +21,7 @@ from duecourse.chaos.mails import MAILS_PER_READER, Mails, Reader, make_readers
 from duecourse.chaos.saboteur import Saboteur, Spec
 from duecourse.chaos.verdict import Mailbox, judge
 from functions.core.catalog import CATALOG
+from functions.core.resolve import resolve
 from functions.db.settings import DatabaseSettings, load_settings
 from functions.pipeline import relay
 from functions.pipeline.enqueue import validate_payload
@@ -44,12 +46,14 @@ def settings(database: Engine) -> DatabaseSettings:
 
 
 @pytest.fixture
-def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saboteur:
+def sabotaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Saboteur]:
     """Probes do what their notes say."""
     paths = {name: str(tmp_path / name) for name in ("log", "calm", "switches")}
     saboteur = Saboteur(Spec(seed=1, kill_rate=0.0, life=5, stall_seconds=0.0, skew_seconds=0.0, **paths))
     monkeypatch.setattr(probe, "perform", partial(misbehave.perform, saboteur, probe.perform))
-    return saboteur
+    resolve.cache_clear()
+    yield saboteur
+    resolve.cache_clear()
 
 
 def _commit(load: Load, *orders: Order) -> None:
