@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from duecourse.chaos.saboteur import Saboteur
 
 DEADLOCKS = "handlers-deadlock"
-DEADLOCKING = 0.2
+DEADLOCKING = 0.5
 """Share of the probes that take two locks while `DEADLOCKS` is on."""
 BETWEEN_LOCKS_SECONDS = 0.3
 LOCK = text("SELECT pg_advisory_xact_lock(1202, :number)")
