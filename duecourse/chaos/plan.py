@@ -15,14 +15,22 @@ class Fault(StrEnum):
     POSTGRES_STOPPED = "PostgreSQL stopped for 5 s"
     POSTGRES_RESTARTED = "PostgreSQL restarted"
     POSTGRES_BACKEND_KILLED = "PostgreSQL's connection killed"
+    POSTGRES_FROZEN = "PostgreSQL accepts and does not answer for 8 s"
+    POSTGRES_READ_ONLY = "PostgreSQL read-only for 5 s"
     DISK_FULL = "PostgreSQL's disk full for 5 s"
     EMULATOR_RESTARTED = "AWS restarted"
     QUEUES_LOST = "all queues lost"
     FUNCTIONS_KILLED = "all functions killed"
+    SQS_SLOW = "SQS slow and refusing for 6 s"
     MAIL_THROTTLED = "SES throttling for 6 s"
     MAIL_BREAKS = "SES breaking off for 6 s"
     POISON = "poison flood"
     WORKER_STALLED = "worker stopped beyond its lease"
+    ORDERS_HELD_OPEN = "orders of two applications held open for 4 s"
+    ROWS_LOCKED = "an application's locks held for 4 s"
+    IDLE_IN_TRANSACTION = "an application idle in its transaction until it is ended"
+    HANDLERS_DEADLOCK = "handlers deadlocking for 6 s"
+    ROLLOUT = "a release that adds a type, and one that moves it"
 
 
 LIFE, SHORT_LIFE, JOBS_OF_A_LONG_RUN = 30, 10, 25_000

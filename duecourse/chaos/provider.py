@@ -49,6 +49,8 @@ class Provider:
     mood: Mood = Mood.WELL
     accepted: list[tuple[float, str]] = field(default_factory=list)
     """When, and the job's id from the mail's tag."""
+    attempts: list[tuple[float, str]] = field(default_factory=list)
+    """The same of every mail that was tried, whatever became of it."""
     faults: Counter[str] = field(default_factory=Counter)
     _events: queue.Queue[str] = field(default_factory=queue.Queue)
     _reported: list[tuple[float, str]] = field(default_factory=list)
@@ -104,6 +106,7 @@ class Provider:
     ) -> None:
         """Take a mail, or do to it what the mood says."""
         with self._lock:
+            self.attempts.append((time.time(), _job_of(request)))
             fate = self.rng.random()
         if self.mood is Mood.THROTTLING and fate < 0.7:
             self._count("mail throttled")
@@ -136,17 +139,16 @@ class Provider:
             self.faults[fault] += 1
 
     def _accept(self, request: dict[str, Any]) -> str:
-        tags = {tag["Name"]: tag["Value"] for tag in request.get("EmailTags", [])}
         message_id = f"double-{uuid4()}"
         with self._lock:
-            self.accepted.append((time.time(), tags["job"]))
+            self.accepted.append((time.time(), _job_of(request)))
         now = datetime.now(UTC).isoformat()
         mail = {
             "timestamp": now,
             "source": request["FromEmailAddress"],
             "messageId": message_id,
             "destination": request["Destination"]["ToAddresses"],
-            "tags": {name: [value] for name, value in tags.items()},
+            "tags": {tag["Name"]: [tag["Value"]] for tag in request["EmailTags"]},
         }
         event = {"eventType": "Send", "mail": mail, "send": {}}
         body = json.dumps(
@@ -174,6 +176,10 @@ class Provider:
                     break
                 except Exception:  # noqa: BLE001 - whatever it is, the queue is away and will be back
                     time.sleep(RETRY_SECONDS)
+
+
+def _job_of(request: dict[str, Any]) -> str:
+    return next(str(tag["Value"]) for tag in request["EmailTags"] if tag["Name"] == "job")
 
 
 class _Server(ThreadingHTTPServer):

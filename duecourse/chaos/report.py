@@ -92,6 +92,8 @@ RUN_ROWS = {
     "stuck": "stuck",
     "in the ledger though never ordered": "unordered",
     "attempts used up by a death of the worker": "charged",
+    "mails of a group out of order": "out_of_order",
+    "failures that were not the job's own, or not told": "misjudged",
     "mails taken by the provider": "mails",
     "password resets doubled, as meant": "doubled_critical",
     "runs that died with their worker": "runs_lost",

@@ -10,7 +10,6 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ VISIBILITY_SECONDS = 11
 STALL_MARGIN_SECONDS = 5.0
 """A worker held up this long beyond its lease finds that another has done its jobs."""
 SWEEP_SECONDS = 3.0
-RELAY_PAUSE_SECONDS = 0.3
+SWEEP_TIMEOUT_SECONDS, RELAY_TIMEOUT_SECONDS = 60.0, 12.0
 IDLE_SECONDS = 0.5
 """A queue that was found empty is not asked again before."""
 AWAY_SECONDS = 0.5
@@ -50,26 +49,27 @@ def serve(saboteur: Saboteur) -> None:
             rest[name] = time.monotonic() + IDLE_SECONDS
 
 
-FUNCTIONS_ONLY = frozenset({"notifications", "filing-reminders", "scheduled-email"})
+FUNCTIONS_ONLY = frozenset({"filing-reminders", "scheduled-email"})
 """Queues without orders in a run; polling them would only cost time."""
 
 
 def relay(saboteur: Saboteur) -> None:
     """Send what is due, beside the deployed relay."""
-    from functions.pipeline.relay import drain
+    from duecourse.local.delivery import Context
+    from functions.pipeline.relay import handler
 
     while True:
-        _guard(saboteur, lambda: drain().sent)
-        time.sleep(RELAY_PAUSE_SECONDS)
+        _guard(saboteur, lambda: len(handler({}, Context(RELAY_TIMEOUT_SECONDS))))
 
 
 def sweep(saboteur: Saboteur) -> None:
     """Sweep, far more often than the deployed sweep does."""
-    from functions.pipeline.sweep import sweep as run
+    from duecourse.local.delivery import Context
+    from functions.pipeline.sweep import handler
 
     while True:
         time.sleep(SWEEP_SECONDS)
-        _guard(saboteur, lambda: len(run(datetime.now(UTC))))
+        _guard(saboteur, lambda: len(handler({}, Context(SWEEP_TIMEOUT_SECONDS))))
 
 
 ROLES: dict[str, Callable[[Saboteur], None]] = {"worker": serve, "relay": relay, "sweep": sweep}

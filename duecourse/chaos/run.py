@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from duecourse.chaos.plan import Plan
 from duecourse.chaos.roles import LEASE_SECONDS, SWEEP_SECONDS, VISIBILITY_SECONDS
 from duecourse.chaos.saboteur import DOUBT
 from duecourse.chaos.stage import Stage
-from duecourse.chaos.verdict import Verdict, judge
+from duecourse.chaos.verdict import Mailbox, Verdict, judge
 from duecourse.local.stack import Step
 from duecourse.local.state import Home
 from functions.db.engine import is_outage
@@ -35,7 +36,10 @@ LEFT = text("""
             WHERE state = 'intended' AND intended_at < clock_timestamp() - interval '5 seconds') AS doubted
     FROM (SELECT type, created_at, closed_at IS NULL AND state <> 'dead' AS open FROM jobs) AS job
 """)
-DEAD = text("SELECT id, error_class FROM jobs WHERE died_at IS NOT NULL")
+DEAD = text("""
+    SELECT id, error_class, extract(epoch FROM died_at)::float8 AS died FROM jobs
+    WHERE died_at IS NOT NULL
+""")
 REJECTED = text("SELECT count(*) FROM rejected_messages")
 
 
@@ -95,7 +99,8 @@ class Drained:
     seconds: float
     mails_seconds: float
     redriven: int
-    crashed: int
+    crashed: Mapping[UUID, float]
+    """Those of them that had died of their workers' losses, and when, in seconds since 1970."""
 
 
 def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
@@ -114,8 +119,7 @@ def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
             drained = _drain(stage)
             note(f"{drained.seconds:.0f} s, with the mails in doubt {drained.mails_seconds:.0f} s")
         with step("Counting") as note, stage.load.engine.begin() as tx:
-            accepted = [(at, UUID(job)) for at, job in stage.provider.accepted]
-            verdict = judge(tx, stage.load.ordered, accepted)
+            verdict = judge(tx, stage.load.ordered, _mailbox(stage, drained))
             rejected = int(tx.execute(REJECTED).scalar_one())
             note("nothing lost, nothing doubled" if verdict.ok else "NOT as it should be")
     finally:
@@ -132,10 +136,16 @@ def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
         drain_seconds=drained.seconds,
         mails_seconds=drained.mails_seconds,
         redriven=drained.redriven,
-        crashed=drained.crashed,
+        crashed=len(drained.crashed),
         poison_sent=stage.injector.poisoned,
         poison_rejected=rejected,
     )
+
+
+def _mailbox(stage: Stage, drained: Drained) -> Mailbox:
+    provider = stage.provider
+    accepted, attempts = ([(at, UUID(job)) for at, job in some] for some in (provider.accepted, provider.attempts))
+    return Mailbox(accepted, attempts, stage.load.places, drained.crashed)
 
 
 def _play(stage: Stage, plan: Plan) -> None:
@@ -148,6 +158,7 @@ def _play(stage: Stage, plan: Plan) -> None:
 
     stage.load.run(plan.jobs, progress)
     stage.injector.wait()
+    stage.load.settle_doubts()
     stage.calm()
 
 
@@ -155,7 +166,8 @@ def _drain(stage: Stage) -> Drained:
     """Wait for every job to end, redriving the dead, until nothing has moved for too long."""
     calm = None
     started = moved = time.monotonic()
-    drained, ended, redriven, crashed = 0.0, -1, 0, 0
+    drained, ended, redriven = 0.0, -1, 0
+    crashed: dict[UUID, float] = {}
     while True:
         patience = PATIENCE_SECONDS
         try:
@@ -170,7 +182,7 @@ def _drain(stage: Stage) -> Drained:
         else:
             now = time.monotonic()
             redriven += len(revived)
-            crashed += sum(row.error_class == "Crashed" for row in dead)
+            crashed = {row.id: row.died for row in dead if row.error_class == "Crashed"} | crashed
             if left.ended != ended:
                 ended, moved = left.ended, now
             if left.work or dead:

@@ -8,6 +8,7 @@ only: importing anything of `functions` here would keep a function from its own 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -46,6 +47,8 @@ class Spec:
     """How long a worker is held up: beyond its lease, and until another has taken over."""
     skew_seconds: float
     """Each process's wall clock is wrong by up to this, either way."""
+    switches: str
+    """Directory of the faults that last a while: each lasts as long as a file of its name is there."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -89,6 +92,23 @@ POINTS = (
     Point("sweep before it commits", "functions.aws.sqs", "depth", after=True, share=0.5, role="sweep"),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Tampering:
+    """A function of which something else is done while a fault lasts, or where a job's payload asks for it."""
+
+    module: str
+    function: str
+    by: str
+    """Dotted string of `instead(saboteur, function, *args, **options)`. Imported when it is first called."""
+
+
+TAMPERINGS = (
+    Tampering("functions.aws.sqs", "send_batch", "duecourse.chaos.slow_sqs:send_batch"),
+    Tampering("functions.pipeline.worker", "handle", "duecourse.chaos.rollout:handle"),
+    Tampering("functions.upkeep.probe", "perform", "duecourse.chaos.misbehave:perform"),
+)
+
 DOUBT = timedelta(seconds=120)
 """Instead of half an hour: eleven leases instead of thirty. An event comes late by every outage and every worker that
 dies with it, and with 60 s a busy machine saw 21 of 11,102 mails doubled that way."""
@@ -113,6 +133,8 @@ def fates_of(role: str) -> list[Fate]:
 CLOCKS: Mapping[str, Mapping[str, object]] = {
     "functions.pipeline.batch": {"OUTAGE_FIRST_SECONDS": 1, "OUTAGE_LONGEST_SECONDS": 8},
     "functions.pipeline.admit": {"TWIN_SECONDS": 2},
+    "functions.pipeline.perform": {"UNKNOWN_TYPE_SECONDS": 2},
+    "functions.pipeline.worker": {"OUT_OF_TURN_SECONDS": 1},
     "functions.pipeline.sweep": {"FIRST_RESEND_SECONDS": 8},
     "functions.aws.clients": {"READ_TIMEOUT_SECONDS": 3},
     "functions.aws.ses": {"RATE_SECONDS": 1.0, "AWAY_SECONDS": 3.0, "PAUSE_SECONDS": 3.0, "QUOTA_SECONDS": 3.0},
@@ -133,12 +155,15 @@ class Saboteur:
         self.rng = random.Random()
         self.fate: Fate | None = None
         self.passes_left = 0
+        self.ahead = False
+        """Whether this process gets a new release before the others."""
 
     def begin(self, role: str, *key: object, fate: Fate | None = None) -> None:
         """Seed this process's faults by its role and place in the run. Its end is `fate`, if it has one."""
         self.role, self.fate = role, None
         self.rng = random.Random(repr((self.spec.seed, role, *key)))
         self.skew = self.rng.uniform(-self.spec.skew_seconds, self.spec.skew_seconds)
+        self.ahead = self.rng.random() < 0.5
         if fate:
             self._await(fate)
 
@@ -149,6 +174,10 @@ class Saboteur:
     def strikes(self, probability: float) -> bool:
         """Whether the fault happens this time; never once the run has been calmed."""
         return self.rng.random() < probability and not Path(self.spec.calm).exists()
+
+    def on(self, switch: str) -> bool:
+        """Whether a fault that lasts a while is under way."""
+        return (Path(self.spec.switches) / switch).exists()
 
     def note(self, fault: str) -> None:
         """Log a fault: one short append, which is atomic."""
@@ -185,8 +214,9 @@ def install(spec: Spec | None = None) -> Saboteur:
 
 
 def changed_modules() -> frozenset[str]:
-    """The modules that get kill points or other clocks."""
-    return frozenset({*(point.module for point in POINTS), *CLOCKS, *WALL_CLOCKS})
+    """The modules that get kill points, other clocks or other functions."""
+    places = (*POINTS, *TAMPERINGS)
+    return frozenset({*(place.module for place in places), *CLOCKS, *WALL_CLOCKS})
 
 
 def change(module: ModuleType, saboteur: Saboteur) -> None:
@@ -197,11 +227,24 @@ def change(module: ModuleType, saboteur: Saboteur) -> None:
     if module.__name__ in WALL_CLOCKS:
         getattr(module, "datetime")  # noqa: B009 - it has to be there
         vars(module)["datetime"] = _wrong_clock(saboteur)
+    for tampering in TAMPERINGS:
+        if tampering.module == module.__name__:
+            original = getattr(module, tampering.function)
+            setattr(module, tampering.function, _tampered(original, tampering, saboteur))
     for point in POINTS:
         if point.module == module.__name__:
             *owner, name = point.function.split(".")
             place: Any = functools.reduce(getattr, owner, module)
             setattr(place, name, _guarded(getattr(place, name), point, saboteur))
+
+
+def _tampered(function: Callable[..., Any], tampering: Tampering, saboteur: Saboteur) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def tampered(*args: Any, **options: Any) -> Any:
+        module, _, name = tampering.by.partition(":")
+        return getattr(importlib.import_module(module), name)(saboteur, function, *args, **options)
+
+    return tampered
 
 
 def _guarded(function: Callable[..., Any], point: Point, saboteur: Saboteur) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duecourse.chaos import inject
+from duecourse.chaos.applications import Applications
 from duecourse.chaos.inject import Injector
 from duecourse.chaos.load import Load
 from duecourse.chaos.plan import Plan
@@ -76,7 +77,9 @@ class Stage:
             life=plan.life,
             stall_seconds=LEASE_SECONDS + STALL_MARGIN_SECONDS,
             skew_seconds=SKEW_SECONDS,
+            switches=str(home.directory / "switches"),
         )
+        Path(spec.switches).mkdir()
         Path(spec.log).touch()
         spec.write(home.directory / "spec.json")
         no_disk = inject.mount_disk(home.postgres)
@@ -90,7 +93,10 @@ class Stage:
         load = Load(make_engine(running.database), rng, plan.seed, plan.backlog)
         load.prepare(plan.jobs)
         crew = _start_crew(plan, home, running, variables)
-        injector = Injector(home, running, provider, variables, crew, rng, plan.poison)
+        applications = Applications(running.database, load)
+        injector = Injector(
+            home, running, provider, variables, crew, rng, plan.poison, Path(spec.switches), applications
+        )
         if no_disk:
             injector.skipped["a disk of PostgreSQL's own"] = no_disk
         return cls(home, spec, provider, crew, injector, load)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from duecourse.chaos.load import PROBES, Kind
+from duecourse.chaos.load import PROBES, WRONG, Kind
+from duecourse.chaos.misbehave import WRONGS
+from duecourse.chaos.turns import Place, overtaken
 from functions.pipeline.conservation import conservation
 
 JOBS = text("""
-    SELECT id, type, state, error_class, error,
+    SELECT id, type, state, error_class, error, dedup_key, extract(epoch FROM started_at)::float8 AS started,
         concat_ws(', ', state, 'run ' || runs, 'lost ' || lost, 'delivery ' || delivery,
             'due ' || round(extract(epoch FROM run_at - clock_timestamp())) || ' s',
             'sent ' || round(extract(epoch FROM sent_at - clock_timestamp())) || ' s',
@@ -35,8 +37,39 @@ LOSSES = text("""
     SELECT count(*)::integer AS runs, count(*) FILTER (WHERE counted)::integer AS charged
     FROM job_attempts WHERE outcome = 'lost'
 """)
+FAILURES = text("""
+    SELECT job_id, count(*) AS n, string_agg(DISTINCT error_class, ', ') AS classes,
+           (array_agg(error ORDER BY run DESC))[1] AS last
+    FROM job_attempts WHERE counted AND outcome <> 'lost' GROUP BY job_id
+""")
+# A run that was lost or given back is no start (turns).
+BEGAN = text("""
+    SELECT job_id, min(extract(epoch FROM started_at))::float8 AS at FROM job_attempts
+    WHERE outcome NOT IN ('lost', 'released') GROUP BY job_id
+""")
 OPEN_STATES = frozenset({"blocked", "delayed", "waiting", "active", "retrying", "paused"})
 EXAMPLES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often a job has to have failed, and in which way."""
+
+    least: int
+    most: int
+    error_class: str = ""
+
+
+# A probe told to fail in its first runs has failed less often where such a run was lost.
+EXPECTED: Mapping[Kind, Failures] = {
+    Kind.RETRIED: Failures(0, 1, "ProbeFailed"),
+    Kind.REDRIVEN: Failures(0, 3, "ProbeFailed"),
+    Kind.GIVEN_UP: Failures(1, 1, "GiveUp"),
+    # Sent again at once when in doubt, which is an attempt.
+    Kind.CRITICAL: Failures(0, 99, "Retry"),
+    **{kind: Failures(1, 1, WRONGS[kind].error_class) for kind in WRONG},
+}
+NONE = Failures(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +88,10 @@ class Verdict:
     """Jobs that were never ordered: of rolled-back transactions."""
     charged: int
     """Runs that died with their worker and cost the job an attempt."""
+    out_of_order: int
+    """Mails that a later one of their group overtook before they had started."""
+    misjudged: int
+    """Jobs that were charged for what they did not do, or not for what they did."""
     conservation: bool
 
     enqueued: int
@@ -70,11 +107,29 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        wrong = (self.lost, self.doubled_effects, self.doubled_mails, self.stuck, self.unordered, self.charged)
-        return not any(wrong) and self.conservation
+        return not any(getattr(self, name) for name in WRONG_NUMBERS) and self.conservation
 
     def as_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, **asdict(self)}
+
+
+WRONG_NUMBERS = (
+    "lost", "doubled_effects", "doubled_mails", "stuck", "unordered", "charged", "out_of_order", "misjudged",
+)  # fmt: skip
+"""Of a verdict: each has to be 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """What the provider, the producer and the drain remember of the run's mails; instants in seconds since 1970."""
+
+    accepted: Sequence[tuple[float, UUID]] = ()
+    """When the provider took a mail, and of which job."""
+    attempts: Sequence[tuple[float, UUID]] = ()
+    """The same for each that was tried."""
+    places: Mapping[UUID, Place] = field(default_factory=dict)
+    crashed: Mapping[UUID, float] = field(default_factory=dict)
+    """When jobs died of the losses of their workers, before they were redriven."""
 
 
 class _Count:
@@ -90,15 +145,17 @@ class _Count:
             self.examples.append(f"{what}: {who}: {why}")
 
 
-def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[tuple[float, UUID]]) -> Verdict:
-    """Compare what was ordered with what is there. `accepted`: when the provider took a mail, and of which job."""
+def judge(tx: Connection, ordered: Mapping[UUID, Kind], mailbox: Mailbox) -> Verdict:
+    """Compare what was ordered with what is there."""
     jobs = {row.id: row for row in tx.execute(JOBS)}
     effects = {row.job_id: row.n for row in tx.execute(EFFECTS)}
+    failures = {row.job_id: row for row in tx.execute(FAILURES)}
     mails: dict[UUID, list[float]] = defaultdict(list)
-    for at, job_id in accepted:
+    for at, job_id in mailbox.accepted:
         mails[job_id].append(at)
     count = _Count()
-    for job_id, kind in ordered.items():
+    kinds = _in_force(ordered, jobs)
+    for job_id, kind in kinds.items():
         who, job = f"{kind} {job_id}", jobs.get(job_id)
         if job is None:
             count.wrong("lost", who, "not in the ledger")
@@ -106,6 +163,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[tuple
             count.wrong("stuck", who, job.standing)
         else:
             _check_end(count, who, kind, job)
+            _check_failures(count, who, kind, failures.get(job_id), again=job_id in mailbox.crashed)
             if kind in PROBES:
                 _check_effects(count, who, job, effects.get(job_id, 0), "doubled effects")
             elif kind is not Kind.REFRESH:
@@ -113,12 +171,8 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[tuple
                 times = mails[job_id]
                 apart = "".join(f", {at - times[0]:.1f} s after the first" for at in times[1:])
                 _check_effects(count, who + apart, job, len(times), doubled)
-    for job_id in jobs.keys() - ordered.keys():
-        job = jobs[job_id]
-        if job.type != "email.event":
-            count.wrong("unordered", f"{job.type} {job_id}", f"is {job.state}")
-        elif job.state != "completed":
-            count.wrong("stuck", f"event of the provider {job_id}", job.standing)
+    _check_others(count, [job for job_id, job in jobs.items() if job_id not in kinds and job_id not in ordered])
+    _check_turns(count, tx, jobs, mailbox)
     history = tx.execute(HISTORY).one()
     losses = tx.execute(LOSSES).one()
     return Verdict(
@@ -128,19 +182,70 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], accepted: Sequence[tuple
         stuck=count.times["stuck"],
         unordered=count.times["unordered"],
         charged=losses.charged,
+        out_of_order=count.times["out of order"],
+        misjudged=count.times["misjudged"],
         conservation=conservation(tx).holds,
-        enqueued=len(ordered),
-        mails=len(accepted),
+        enqueued=len(kinds),
+        mails=len(mailbox.accepted),
         doubled_critical=count.times["doubled critical"],
         runs_lost=losses.runs,
         examples=[example for example in count.examples if not example.startswith("doubled critical")],
     )
 
 
+def _in_force(ordered: Mapping[UUID, Kind], jobs: Mapping[UUID, Any]) -> dict[UUID, Kind]:
+    """The orders, each under the job that does it: one whose key turned out to be another's was cancelled for it."""
+    holders = {job.dedup_key: job_id for job_id, job in jobs.items() if job.dedup_key and not _is_duplicate(job)}
+    found = {}
+    for job_id, kind in ordered.items():
+        job = jobs.get(job_id)
+        found[holders.get(job.dedup_key, job_id) if job and _is_duplicate(job) else job_id] = kind
+    return found
+
+
+def _is_duplicate(job: Any) -> bool:
+    return bool(job.state == "cancelled" and job.error_class == "Duplicate")
+
+
+def _check_others(count: _Count, jobs: Sequence[Any]) -> None:
+    """What nobody remembers to have ordered: the provider's events, and what was given up as a duplicate."""
+    for job in jobs:
+        if job.type == "email.event":
+            if job.state != "completed":
+                count.wrong("stuck", f"event of the provider {job.id}", job.standing)
+        elif not _is_duplicate(job):
+            count.wrong("unordered", f"{job.type} {job.id}", f"is {job.state}")
+
+
+def _check_turns(count: _Count, tx: Connection, jobs: Mapping[UUID, Any], mailbox: Mailbox) -> None:
+    heard: dict[UUID, float] = {}
+    for at, job_id in mailbox.attempts:
+        heard[job_id] = min(at, heard.get(job_id, at))
+    began = {row.job_id: row.at for row in tx.execute(BEGAN)}
+    for job_id, at in mailbox.crashed.items():
+        began[job_id] = min(at, began.get(job_id, at))
+    for job_id in mailbox.places.keys() - heard.keys() - began.keys():
+        if job_id in jobs and jobs[job_id].state not in OPEN_STATES:
+            began[job_id] = jobs[job_id].started or 0.0  # it ended without a word to anybody
+    for found in overtaken(mailbox.places, heard, began):
+        why = f"{found.by} was heard of {found.seconds:.1f} s before it had started"
+        count.wrong("out of order", f"mail {found.job}", why)
+
+
 def _check_end(count: _Count, who: str, kind: Kind, job: Any) -> None:
     expected = "dead" if kind is Kind.GIVEN_UP else "completed"
     if job.state != expected:
         count.wrong("lost", who, f"{job.state}, not {expected}: {job.error_class}: {job.error}")
+
+
+def _check_failures(count: _Count, who: str, kind: Kind, found: Any, *, again: bool) -> None:
+    """`again`: it died of its workers' losses in between, and was redriven with fresh attempts."""
+    expected = EXPECTED.get(kind, NONE)
+    n, classes = (found.n, found.classes) if found else (0, "")
+    least, most = (0, expected.most * 2) if again else (expected.least, expected.most)
+    if not least <= n <= most or (found and classes != expected.error_class):
+        wanted = f"{expected.least} to {expected.most} with {expected.error_class}" if expected.most else "none"
+        count.wrong("misjudged", who, f"failed {n} times ({classes}), not {wanted}: {found.last if found else ''}")
 
 
 def _check_effects(count: _Count, who: str, job: Any, found: int, doubled: str) -> None:

@@ -16,13 +16,17 @@ from duecourse.chaos import saboteur
 from duecourse.chaos.plan import Fault, make_plan
 from duecourse.chaos.report import write_page
 from duecourse.chaos.saboteur import DOUBT, POINTS, Point, Saboteur, Spec
+from duecourse.chaos.verdict import WRONG_NUMBERS
 from functions.core.catalog import CATALOG
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
-    log, calm = str(tmp_path / "log"), str(tmp_path / "calm")
-    return Spec(seed=1, log=log, calm=calm, kill_rate=1.0, life=5, stall_seconds=0.0, skew_seconds=300.0)
+    log, calm, switches = (str(tmp_path / name) for name in ("log", "calm", "switches"))
+    Path(switches).mkdir()
+    return Spec(
+        seed=1, log=log, calm=calm, kill_rate=1.0, life=5, stall_seconds=0.0, skew_seconds=300.0, switches=switches
+    )
 
 
 def test_a_seed_is_a_plan() -> None:
@@ -39,21 +43,24 @@ def test_every_fault_comes_in_every_round_and_before_the_last_order(rounds: int)
     assert 0 < times[0] < times[-1] < 1
 
 
-def test_every_kill_point_and_clock_is_in_the_code() -> None:
+def test_every_kill_point_clock_and_tampering_is_in_the_code() -> None:
     """In a process of its own, as it changes the modules that it finds."""
     code = """
 import importlib, json, sys
 from duecourse.chaos import saboteur
-armed = saboteur.install(saboteur.Spec(1, "/dev/null", "/", 0.0, 5, 0.0, 0.0))
+armed = saboteur.install(saboteur.Spec(1, "/dev/null", "/", 0.0, 5, 0.0, 0.0, "/nowhere"))
 for name in sorted(saboteur.changed_modules()):
     importlib.import_module(name)
-from functions.email import eligibility
+for tampering in saboteur.TAMPERINGS:
+    module, _, name = tampering.by.partition(":")
+    getattr(importlib.import_module(module), name)
+from functions.email import eligibility, worker as mails
 from functions.pipeline import worker
-print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds())
+print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds(), mails.handle is worker.handle)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["functions.pipeline.ledger", str(DOUBT.total_seconds())]
+    assert done.stdout.split() == ["functions.pipeline.ledger", str(DOUBT.total_seconds()), "True"]
 
 
 def test_a_point_that_is_gone_is_an_error(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +133,7 @@ def test_the_page_takes_the_figures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     places = "".join(f"<!-- measured: {name} -->\nearlier\n<!-- end -->\n" for name in ("runs", "faults", "peers"))
     page.write_text(f"# Before\n{places}after\n")
-    counts = dict.fromkeys(("lost", "doubled_effects", "doubled_mails", "stuck", "unordered", "charged"), 0)
+    counts = dict.fromkeys(WRONG_NUMBERS, 0)
     run = {
         "seed": 5, "enqueued": 1234, "mails": 9, "doubled_critical": 1, "runs_lost": 7, "crashed": 0,
         "conservation": True, "faults": {"killed at random": 3, "poison flood": 1},
