@@ -193,7 +193,10 @@ def _steer_all(
     if not json:
         left = ", ".join(f"{count:,} {state}" for state, count in sorted(result["other_states"].items()))
         rest = f"; left alone: {left}" if left else ""
-        err().print(f"{result['matched']:,} jobs of {queue} can be {PAST[action]}{rest}", markup=False)
+        if result["key_taken"]:
+            rest += f"; {result['key_taken']:,} stay dead, since a newer job holds their deduplication key"
+        can = result["matched"] - result["key_taken"]
+        err().print(f"{can:,} jobs of {queue} can be {PAST[action]}{rest}", markup=False)
     if not dry_run and result["matched"]:
         if question:
             typer.confirm(question, abort=True, err=True)

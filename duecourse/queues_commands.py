@@ -24,6 +24,7 @@ queues = typer.Typer(
 
 Queue = Annotated[str, typer.Argument(help="E.g. email; `duecourse queues` lists them.")]
 POLL_SECONDS = 1.0
+KEY_TAKEN = "a newer job holds their deduplication key"
 OVER = frozenset({"completed", "cancelled", "dead"})
 
 
@@ -120,9 +121,10 @@ def redrive(
     asked = api(target, profile=profile)
     found = asked.post("queues", queue, "redrive", body={**order, "dry_run": True})
     if not json:
+        left = f", {found['key_taken']:,} left dead ({KEY_TAKEN})" if found["key_taken"] else ""
         err().print(
-            f"{found['matched']:,} dead jobs of {queue} would be revived, in {found['seconds']:.0f} s;"
-            f" its dead-letter queue holds about {found['dead_letters']:,} messages",
+            f"{found['matched'] - found['key_taken']:,} dead jobs of {queue} would be revived, in"
+            f" {found['seconds']:.0f} s{left}; its dead-letter queue holds about {found['dead_letters']:,} messages",
             markup=False,
         )
     if not dry_run:
@@ -168,6 +170,9 @@ def _result(found: dict[str, Any]) -> None:
     if "state" not in found:
         print(f"begun: `duecourse jobs show {' '.join(found['job'].split('/')[2:])}` shows its progress")
     elif found["state"] == "completed":
-        print(f"{found['result']['revived']:,} revived, {found['result']['drained']:,} stale copies deleted")
+        result = found["result"]
+        left = f"; {result['left']:,} left dead ({KEY_TAKEN})" if "left" in result else ""
+        left += f"; {result['locked']:,} left dead (locked by somebody else all the time)" if "locked" in result else ""
+        print(f"{result['revived']:,} revived, {result['drained']:,} stale copies deleted{left}")
     else:
         err().print(f"the redrive is {found['state']}: {found['error'] or 'by an operator'}", markup=False)

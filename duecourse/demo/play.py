@@ -120,7 +120,7 @@ def await_dead_letters(game: Game, job_id: UUID) -> tuple[ledger.Job, list[Any]]
 
 def redrive_dead(game: Game) -> int:
     """Redrive every dead job of the queue; its stale copy leaves the dead-letter queue. Returns how many."""
-    revived: list[UUID] = game.look(lambda tx: redrive.redrive(tx, redrive.dead_ids(tx, "upkeep")))
+    revived: list[UUID] = game.look(lambda tx: redrive.redrive(tx, redrive.dead_ids(tx, "upkeep")).revived)
     redrive.drain_stale("upkeep")
     return len(revived)
 

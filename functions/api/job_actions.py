@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from functions.api import actions, auth, problems
 from functions.api.identity import Role
-from functions.api.job_queries import COUNT_LIMIT, JobFilter, choose_jobs, count_jobs
+from functions.api.job_queries import COUNT_LIMIT, JobFilter, choose_jobs, count_jobs, count_key_taken
 from functions.api.jobs import JobId, QueueName, check, job_target, known_queue
 from functions.api.models import Body, View
 from functions.api.routing import new_router
@@ -25,7 +25,8 @@ MOST_AT_ONCE = 10_000
 """Jobs that one bulk action changes, in one transaction of a few seconds."""
 
 WHY_NOT = {
-    State.ACTIVE: "it is running: wait for the run to end, or, if it runs in steps, ask again between two",
+    State.ACTIVE: "it is running: wait for the run to end or its lease to be over, or, if it runs in steps, ask again"
+    " between two",
     State.COMPLETED: "it is completed",
     State.CANCELLED: "it was removed",
     State.DEAD: "it is dead: retry or remove it",
@@ -33,10 +34,13 @@ WHY_NOT = {
     State.BLOCKED: "it waits for other jobs",
 }
 
+KEY_TAKEN = "a newer job holds its deduplication key: remove one of the two, or wait until that one is finished"
+
 DOES = {
     Action.PAUSE: "It does not run until resumed; a message of it that is under way is dropped when it arrives.",
-    Action.RESUME: "It goes on where it stood; in a FIFO group that is behind what was sent meanwhile.",
-    Action.RETRY: "A dead, failed or delayed job runs as soon as there is a worker, with fresh attempts.",
+    Action.RESUME: "It goes on where it stood; in a FIFO group that is behind what came due meanwhile.",
+    Action.RETRY: "It runs as soon as there is a worker, with fresh attempts, and under a new delivery. A dead one"
+    " takes its deduplication key again, and stays dead where a newer job holds it.",
     Action.REMOVE: "It is cancelled for good; its row stays, and a deduplication key without a window is free.",
 }
 
@@ -83,8 +87,9 @@ def _steer_one(action: Action, queue: str, job_id: UUID) -> Steered:
             result="done" if job.after else "refused",
         )
     if job.after is None:
-        why = WHY_NOT.get(job.before, f"it is {job.before}")
-        raise problems.conflict(f"cannot {action} this job: {why}", state=job.before, allowed_from=sorted(FROM[action]))
+        why = KEY_TAKEN if job.key_taken else WHY_NOT.get(job.before, f"it is {job.before}")
+        allowed_from = sorted(FROM[action] - {job.before})
+        raise problems.conflict(f"cannot {action} this job: {why}", state=job.before, allowed_from=allowed_from)
     return Steered(id=job_id, queue=queue, action=action, before=job.before, after=job.after)
 
 
@@ -117,6 +122,9 @@ class BulkResult(View):
     matched: int = Field(description="Jobs that the filter finds in a state that allows the action.")
     counted_up_to: int = Field(description="Where counting ends; `matched` may then be more.")
     other_states: dict[str, int] = Field(description="Open jobs that the filter finds in other states: left alone.")
+    key_taken: int = Field(
+        default=0, description="Dead jobs that stay dead, since a newer job holds their deduplication key."
+    )
     changed: int
     more: bool = Field(description="Whether jobs are left to be done: say the same again.")
 
@@ -138,14 +146,17 @@ def _steer_many(action: Action, queue: str, order: BulkOrder) -> BulkResult:
     wanted = JobFilter(queue=known_queue(queue), **chosen)
     check(wanted, "body.filter")
     states = (IN_BULK if wanted.state is None else FROM)[action]
+    revive = action is Action.RETRY and State.DEAD in states
     with transaction() as tx:
-        counts = count_jobs(tx, wanted)
+        counts, running = count_jobs(tx, wanted)
         matched = sum(n for state, n in counts.items() if state in states)
-        changed: list[UUID] = []
+        key_taken = count_key_taken(tx, wanted) if revive else 0
+        changed = 0
         if not order.dry_run:
-            ids = choose_jobs(tx, wanted, states, order.limit)
+            ids = choose_jobs(tx, wanted, states, order.limit, revive=revive)
             steered = steer(tx, action, ids, queue=queue, tenant_id=wanted.tenant_id)
-            changed = [job.id for job in steered if job.after is not None]
+            changed = sum(job.after is not None for job in steered)
+            key_taken += sum(job.key_taken for job in steered)
             actions.record(
                 tx,
                 caller,
@@ -155,16 +166,20 @@ def _steer_many(action: Action, queue: str, order: BulkOrder) -> BulkResult:
                 request=order.model_dump(mode="json", exclude_none=True),
                 before=dict(Counter(job.before for job in steered)),
                 after=dict(Counter(job.after or job.before for job in steered)),
-                result=f"{len(changed)} changed",
+                result=f"{changed} changed",
             )
+    others = {state: n for state, n in counts.items() if state not in states}
+    if running:
+        others[State.ACTIVE] = others.get(State.ACTIVE, 0) + running
     return BulkResult(
         action=action,
         dry_run=order.dry_run,
         matched=matched,
         counted_up_to=COUNT_LIMIT,
-        other_states={state: n for state, n in counts.items() if state not in states},
-        changed=len(changed),
-        more=not order.dry_run and len(changed) < matched,
+        other_states=others,
+        key_taken=key_taken,
+        changed=changed,
+        more=not order.dry_run and changed + key_taken < matched,
     )
 
 

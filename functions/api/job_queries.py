@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from functions.core.job import CLOSED, State
 from functions.core.limits import LARGEST_CHECKPOINT, LARGEST_PAYLOAD, LARGEST_RESULT, LONGEST_CORRELATION_ID
+from functions.pipeline.redrive import KEY_TAKEN
 
 WINDOW_ROWS = 20_000
 """A page looks at so many jobs at most: a filter that few of a million fulfil answers with what it found so far."""
@@ -50,19 +51,22 @@ _DETAIL = f"""
     {_json("payload", LARGEST_PAYLOAD)}, {_json("result", LARGEST_RESULT)}, {_json("checkpoint", LARGEST_CHECKPOINT)}
 """
 
-# Both indexes of a queue (jobs_open, jobs_closed) are in the order of ids, and ids in the order of time.
+# The three indexes of a queue (jobs_open, jobs_dead, jobs_closed) are in the order of ids, and ids in that of time.
 _PART = """
     SELECT * FROM jobs
-    WHERE queue = :queue AND closed_at IS {} NULL AND id < :before
+    WHERE queue = :queue AND {} AND id < :before
       AND id >= coalesce(uuid7_floor(CAST(:created_after AS timestamptz)), :first_id)
       AND id < coalesce(uuid7_floor(CAST(:created_before AS timestamptz)), :last_id)
 """
-_OPEN, _CLOSED = _PART.format(""), _PART.format("NOT")
+_LIVE = _PART.format("closed_at IS NULL AND died_at IS NULL")
+_DEAD, _CLOSED = _PART.format("died_at IS NOT NULL"), _PART.format("closed_at IS NOT NULL")
+_OPEN = f"{_LIVE} UNION ALL {_DEAD}"
 _NEWEST = "ORDER BY id DESC LIMIT :window"
 _PARTS = {
-    "open": f"{_OPEN} {_NEWEST}",
+    "live": f"{_LIVE} {_NEWEST}",
+    "dead": f"{_DEAD} {_NEWEST}",
     "closed": f"{_CLOSED} {_NEWEST}",
-    "all": f"({_OPEN} {_NEWEST}) UNION ALL ({_CLOSED} {_NEWEST}) {_NEWEST}",
+    "all": f"({_LIVE} {_NEWEST}) UNION ALL ({_DEAD} {_NEWEST}) UNION ALL ({_CLOSED} {_NEWEST}) {_NEWEST}",
 }
 
 _FILTERS = """
@@ -91,13 +95,21 @@ _REACH = {
     """)
     for part, rows in _PARTS.items()
 }
+_ACTIVE_LEASE = "state = 'active' AND coalesce(lease_until > now(), true)"
 _CHOOSE = text(f"""
-    SELECT id FROM ({_OPEN}) AS open_jobs WHERE state = ANY(CAST(:states AS text[])) AND {_FILTERS}
+    SELECT id FROM ({_OPEN}) AS open_jobs
+    WHERE state = ANY(CAST(:states AS text[])) AND NOT ({_ACTIVE_LEASE}) AND {_FILTERS}
+      AND NOT (:revive AND died_at IS NOT NULL AND {KEY_TAKEN})
     ORDER BY id LIMIT :limit
 """)
 _COUNT = text(f"""
-    SELECT state, count(*) AS n
-    FROM (SELECT state FROM ({_OPEN}) AS open_jobs WHERE {_FILTERS} LIMIT :limit) AS matching GROUP BY state
+    SELECT state, running, count(*) AS n
+    FROM (SELECT state, {_ACTIVE_LEASE} AS running FROM ({_OPEN}) AS open_jobs
+          WHERE {_FILTERS} LIMIT :limit) AS matching
+    GROUP BY state, running
+""")
+_COUNT_KEY_TAKEN = text(f"""
+    SELECT count(*) FROM (SELECT FROM ({_DEAD}) AS dead WHERE {KEY_TAKEN} AND {_FILTERS} LIMIT :limit) AS left_dead
 """)
 
 FIND = text(f"""
@@ -144,10 +156,12 @@ class JobFilter:
 
     @property
     def part(self) -> str:
-        """Which of the two indexes can hold such jobs."""
+        """Which of the indexes can hold such jobs."""
         if self.state is None:
             return "all"
-        return "closed" if self.state in CLOSED else "open"
+        if self.state is State.DEAD:
+            return "dead"
+        return "closed" if self.state in CLOSED else "live"
 
     @property
     def selective(self) -> bool:
@@ -168,15 +182,29 @@ def list_jobs(
     return rows, tx.execute(_REACH[wanted.part], values).scalar_one_or_none()
 
 
-def choose_jobs(tx: Connection, wanted: JobFilter, states: frozenset[State], limit: int) -> list[UUID]:
-    """The oldest open jobs that are meant and in one of `states`."""
-    values = wanted.values(states=[str(state) for state in states], limit=limit)
+def choose_jobs(
+    tx: Connection, wanted: JobFilter, states: frozenset[State], limit: int, *, revive: bool = False
+) -> list[UUID]:
+    """The oldest open jobs that are meant and in one of `states`, those with a run under way left out.
+
+    `revive`: also without dead ones whose deduplication key a newer job holds.
+    """
+    values = wanted.values(states=[str(state) for state in states], limit=limit, revive=revive)
     return [row.id for row in tx.execute(_CHOOSE, values)]
 
 
-def count_jobs(tx: Connection, wanted: JobFilter, limit: int = COUNT_LIMIT) -> dict[str, int]:
-    """How many open jobs are meant, by state; counting ends at `limit`."""
-    return {row.state: row.n for row in tx.execute(_COUNT, wanted.values(limit=limit))}
+def count_jobs(tx: Connection, wanted: JobFilter, limit: int = COUNT_LIMIT) -> tuple[dict[str, int], int]:
+    """How many open jobs without a run under way are meant, by state, and how many with one; counting ends at `limit`.
+
+    A run whose lease is over is not under way.
+    """
+    rows = tx.execute(_COUNT, wanted.values(limit=limit)).all()
+    return {row.state: row.n for row in rows if not row.running}, sum(row.n for row in rows if row.running)
+
+
+def count_key_taken(tx: Connection, wanted: JobFilter, limit: int = COUNT_LIMIT) -> int:
+    """How many dead jobs are meant whose deduplication key a newer job holds."""
+    return int(tx.execute(_COUNT_KEY_TAKEN, wanted.values(limit=limit)).scalar_one())
 
 
 def find_job(tx: Connection, queue: str, job_id: UUID, tenant_id: UUID | None) -> Row[Any] | None:

@@ -177,6 +177,9 @@ class Redrive(View):
 
     dry_run: bool
     matched: int = Field(description="Dead jobs meant.")
+    key_taken: int = Field(
+        description="Those among them that stay dead, since a newer job holds their deduplication key."
+    )
     dead_letters: int = Field(description="Messages in the dead-letter queue, about; the stale ones among them go.")
     seconds: float = Field(description="How long sending them takes at this rate.")
     job: str | None = Field(
@@ -196,9 +199,14 @@ def redrive_queue(queue: QueueName, order: RedriveOrder) -> Response[Redrive]:
     dead_letters = redrive.dead_letters(known_queue(queue))
     busy = None
     with transaction() as tx:
-        matched = redrive.count_dead(tx, Dead(queue, order.type, order.tenant_id, order.error_class, order.died_before))
+        dead = Dead(queue, order.type, order.tenant_id, order.error_class, order.died_before)
+        matched, key_taken = redrive.count_dead(tx, dead), redrive.count_left(tx, dead)
         found = Redrive(
-            dry_run=order.dry_run, matched=matched, dead_letters=dead_letters, seconds=matched / order.per_second
+            dry_run=order.dry_run,
+            matched=matched,
+            key_taken=key_taken,
+            dead_letters=dead_letters,
+            seconds=(matched - key_taken) / order.per_second,
         )
         if order.dry_run:
             return Response(int(HTTPStatus.OK), content_type="application/json", body=found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from functions.core.errors import DatabaseAway, DatabaseNotMigrated, ServiceAway
+from functions.core.errors import ConfigurationError, DatabaseAway, DatabaseNotMigrated, ServiceAway
 from functions.db import sessions, sockets
 from functions.db.deadline import at_most
 from functions.db.settings import DatabaseSettings, load_settings
@@ -153,6 +153,11 @@ def is_not_migrated(error: BaseException) -> bool:
     if isinstance(error, DatabaseNotMigrated):
         return True
     return isinstance(error, DBAPIError) and sqlstate(error) in MISSING_OBJECT
+
+
+def is_nobodys_fault(error: BaseException) -> bool:
+    """Whether no job is to blame: the database is away, behind the code or not configured, or others won."""
+    return is_outage(error) or is_conflict(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
 
 
 def sqlstate(error: BaseException) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
-from functions.db.engine import transaction
+from sqlalchemy.exc import DBAPIError
+
+from functions.db.engine import error_text, is_nobodys_fault, transaction
 from functions.pipeline.batch import Batch
 from functions.pipeline.decide import HandBack
 from functions.pipeline.enqueue import insert_orders
 from functions.pipeline.envelope import EXTERNAL_ID_PAST, misplaced
 from functions.pipeline.inbox import Parcel
 from functions.pipeline.ledger import Reference
+from functions.pipeline.reject import reject
 
 TWIN_SECONDS = 30
 """A second copy of a message in the same batch looks again after this, when the first has been settled."""
@@ -20,15 +24,13 @@ TWIN_SECONDS = 30
 def admit_external(parcels: Sequence[Parcel], batch: Batch) -> list[Reference]:
     """A reference per job. Rows of external messages are inserted, each under its own id or dedup key, once."""
     external = [parcel for parcel in parcels if parcel.envelope.external]
-    ids = {parcel.message.message_id: parcel.envelope.id for parcel in parcels}
+    ids = {parcel.message.message_id: parcel.envelope.id for parcel in parcels if not parcel.envelope.external}
     if external:
-        with transaction() as tx:
-            enqueued = insert_orders(tx, [_order(parcel) for parcel in external])
-        ids |= {parcel.message.message_id: row.id for parcel, row in zip(external, enqueued, strict=True)}
+        ids |= _inserted(external, batch)
     references: dict[Any, Reference] = {}
     for parcel in parcels:
-        message, job_id = parcel.message, ids[parcel.message.message_id]
-        if job_id is None:  # the envelope's contract rules this out; kept for the type checker
+        message, job_id = parcel.message, ids.get(parcel.message.message_id)
+        if job_id is None:  # rejected
             continue
         if job_id in references:
             # In a FIFO queue the group waits behind it.
@@ -45,6 +47,22 @@ def admit_external(parcels: Sequence[Parcel], batch: Batch) -> list[Reference]:
                 misplaced(envelope, queue=batch.queue, catalog=batch.catalog),
             )
     return list(references.values())
+
+
+def _inserted(external: Sequence[Parcel], batch: Batch) -> dict[str, UUID | None]:
+    """The jobs of external messages, by message id; one by one where PostgreSQL refuses an order, which is rejected."""
+    try:
+        with transaction() as tx:
+            enqueued = insert_orders(tx, [_order(parcel) for parcel in external])
+    except DBAPIError as error:
+        if is_nobodys_fault(error):
+            raise
+        if len(external) > 1:
+            return {key: job_id for parcel in external for key, job_id in _inserted([parcel], batch).items()}
+        reject([(external[0].message, error_text(error))], batch.queue, batch.reply)
+        batch.tally.add("MessagesRejected", 1, queue=batch.queue)
+        return {}
+    return {parcel.message.message_id: row.id for parcel, row in zip(external, enqueued, strict=True)}
 
 
 def _order(parcel: Parcel) -> dict[str, Any]:

@@ -20,6 +20,7 @@ COUNTS = text("""
     SELECT queue, type, state, sum(n)::bigint AS n
     FROM (SELECT queue, type, state, count AS n FROM job_counts
           UNION ALL SELECT queue, type, state, delta FROM job_count_deltas) AS c
+    WHERE state <> 'late'
     GROUP BY queue, type, state ORDER BY queue, type, state
 """)
 
@@ -32,13 +33,16 @@ RUNS = text("""
     ORDER BY type, measure, outcome, bucket
 """)
 
-# The head of each queue's open jobs; ids are in the order of creation.
+# The head of each queue's open jobs, without the dead; ids are in the order of creation. A range of one name, and not
+# an equality: else PostgreSQL may read the primary key through, which has that order too, for a queue that is empty.
 HEADS = text("""
     SELECT q.name, q.paused_at, q.paused_by, q.pause_reason, head.looked_at, head.due_since
     FROM queues q, LATERAL (
         SELECT count(*) AS looked_at,
                min(run_at) FILTER (WHERE state IN ('waiting', 'retrying', 'delayed') AND run_at <= now()) AS due_since
-        FROM (SELECT state, run_at FROM jobs WHERE closed_at IS NULL AND queue = q.name ORDER BY id LIMIT :rows) AS open
+        FROM (SELECT state, run_at FROM jobs
+              WHERE closed_at IS NULL AND died_at IS NULL AND queue >= q.name AND queue <= q.name
+              ORDER BY queue, id LIMIT :rows) AS open
     ) AS head
     ORDER BY q.name
 """)

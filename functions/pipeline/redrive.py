@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -33,28 +33,44 @@ FRESH = """
 """
 """What makes a job new again, as the SET list of an UPDATE that also says when it is to run."""
 
-# `gap_seconds` apart from `start` on, so that the relay sends them at that rate.
+# `gap_seconds` apart from `start` on, so that the relay sends them at that rate. What somebody else is steering just
+# now is left to them.
 REVIVE = text(f"""
-    UPDATE jobs SET {FRESH}, run_at = due.at, outbox_at = due.at
-    FROM (SELECT chosen.id, coalesce(CAST(:start AS timestamptz), clock_timestamp())
-                 + (chosen.position - 1) * CAST(:gap_seconds AS float8) * interval '1 second' AS at
-          FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS chosen(id, position)) AS due
-    WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.id = due.id AND jobs.state = 'dead'
-    RETURNING jobs.id
+    WITH held AS MATERIALIZED (
+        SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'dead'
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    ), may AS MATERIALIZED (
+        SELECT retake_job_keys(ARRAY(SELECT id FROM held)) AS id
+    ), due AS (
+        SELECT may.id, coalesce(CAST(:start AS timestamptz), clock_timestamp())
+               + (chosen.position - 1) * CAST(:gap_seconds AS float8) * interval '1 second' AS at
+        FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS chosen(id, position) JOIN may ON may.id = chosen.id
+    ), revived AS (
+        UPDATE jobs SET {FRESH}, run_at = due.at, outbox_at = due.at
+        FROM due WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.id = due.id
+        RETURNING jobs.id
+    )
+    SELECT held.id, revived.id IS NOT NULL AS revived FROM held LEFT JOIN revived ON revived.id = held.id
+    ORDER BY held.id
 """)
 
 DEAD = """
-    FROM jobs WHERE closed_at IS NULL AND queue = :queue AND state = 'dead'
+    FROM jobs WHERE died_at IS NOT NULL AND queue = :queue
       AND (CAST(:type AS text) IS NULL OR type = :type)
       AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = :tenant_id)
       AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
       AND (CAST(:died_before AS timestamptz) IS NULL OR died_at < :died_before)
 """
+KEY_TAKEN = """(dedup_key IS NOT NULL AND EXISTS (
+    SELECT FROM job_keys k WHERE k.key = dedup_key AND k.job_id <> id AND k.expires_at > now()
+        AND EXISTS (SELECT FROM jobs holder WHERE holder.id = k.job_id)))"""
+"""Whether another job holds a dead job's deduplication key: it cannot be revived. As `retake_job_keys` (migration 0014)
+sees it."""
 COUNT_DEAD = text(f"SELECT count(*) {DEAD}")
-# A job that somebody else is steering just now is left to them.
+COUNT_LEFT = text(f"SELECT count(*) {DEAD} AND {KEY_TAKEN}")
 NEXT_DEAD = text(f"""
-    SELECT id {DEAD} AND (CAST(:after AS uuid) IS NULL OR id > :after)
-    ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+    SELECT id {DEAD} AND (CAST(:after AS uuid) IS NULL OR id > :after) AND NOT {KEY_TAKEN}
+    ORDER BY id LIMIT :most
 """)
 
 STILL_DEAD = text("""
@@ -76,6 +92,13 @@ class Dead:
     died_before: datetime | None = None
 
 
+class Redriven(NamedTuple):
+    """What became of dead jobs: revived, or left dead since a newer job holds their deduplication key."""
+
+    revived: list[UUID]
+    left: list[UUID]
+
+
 @dataclass(frozen=True, slots=True)
 class Drained:
     """What a step of a drain did; `finished` when the queue had nothing more to show."""
@@ -90,25 +113,31 @@ def count_dead(tx: Connection, dead: Dead) -> int:
     return int(tx.execute(COUNT_DEAD, asdict(dead)).scalar_one())
 
 
+def count_left(tx: Connection, dead: Dead) -> int:
+    """How many of them stay dead, since a newer job holds their deduplication key."""
+    return int(tx.execute(COUNT_LEFT, asdict(dead)).scalar_one())
+
+
 def next_dead(tx: Connection, dead: Dead, *, after: UUID | None, most: int) -> list[UUID]:
-    """The dead jobs that are meant, oldest first from `after` on, locked."""
+    """The dead jobs that are meant and can be revived, oldest first from `after` on."""
     return [row.id for row in tx.execute(NEXT_DEAD, asdict(dead) | {"after": after, "most": most})]
 
 
 def dead_ids(tx: Connection, queue: str) -> list[UUID]:
-    """Every dead job of a queue, oldest first, locked."""
+    """Every dead job of a queue that can be revived, oldest first."""
     return next_dead(tx, Dead(queue), after=None, most=2**31 - 1)
 
 
 def redrive(
     tx: Connection, ids: Sequence[UUID], *, start: datetime | None = None, gap_seconds: float = 0.0
-) -> list[UUID]:
-    """Revive dead jobs with fresh attempts and a new delivery, which the relay sends. Returns those that were dead.
+) -> Redriven:
+    """Revive dead jobs with fresh attempts, their key and a new delivery, which the relay sends.
 
-    They run now, or one by one `gap_seconds` apart from `start` on.
+    They run now, or one by one `gap_seconds` apart from `start` on. Those in neither list were not dead, or somebody
+    else held them just then.
     """
-    rows = tx.execute(REVIVE, {"ids": list(ids), "start": start, "gap_seconds": gap_seconds})
-    return [row.id for row in rows]
+    rows = tx.execute(REVIVE, {"ids": list(ids), "start": start, "gap_seconds": gap_seconds}).all()
+    return Redriven([row.id for row in rows if row.revived], [row.id for row in rows if not row.revived])
 
 
 def drain_stale(queue: str, *, catalog: Catalog = CATALOG) -> int:

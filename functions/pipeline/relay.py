@@ -18,10 +18,9 @@ from sqlalchemy import Connection, Row, text
 
 from functions.aws import sqs
 from functions.core.catalog import CATALOG, Catalog
-from functions.core.errors import ConfigurationError
 from functions.core.job import ENVELOPE_VERSION
 from functions.db.deadline import deadline
-from functions.db.engine import is_conflict, is_not_migrated, is_outage, pg_array, transaction
+from functions.db.engine import is_nobodys_fault, pg_array, transaction
 from functions.pipeline import observe
 from functions.pipeline.heartbeat import beat
 from functions.pipeline.keys import decide_contested
@@ -149,8 +148,7 @@ def _survive(message: str, step: Callable[[], None]) -> None:
     try:
         step()
     except Exception as error:
-        passing = is_outage(error) or is_not_migrated(error) or is_conflict(error)
-        if not (passing or isinstance(error, ConfigurationError)):
+        if not is_nobodys_fault(error):
             raise
         observe.logger().error(message, error=observe.summary(error))
 

@@ -33,8 +33,8 @@ ZONES = text("""
 # One statement plans the tick: a run per tenant and local day that has none, and the job of each planned run. The
 # primary key of schedule_runs decides between two overlapping ticks. What came due before the schedule was switched on
 # is recorded and does not run. A tenant's rows are looked up by their key, once, as an array: as a join, the planner
-# might read all that were ever recorded. Who holds the schedule's row keeps nobody waiting: the next tick moves
-# `planned_until`.
+# might read all that were ever recorded. `planned_until` moves once a day, which is enough to go on from, and who holds
+# its row keeps nobody waiting: the next tick moves it.
 PLAN = text("""
     WITH day AS (
         SELECT * FROM unnest(CAST(:zones AS text[]), CAST(:dates AS date[]), CAST(:due AS timestamptz[]),
@@ -72,7 +72,8 @@ PLAN = text("""
             FROM run WHERE outcome = 'planned'))
     ), free AS MATERIALIZED (
         SELECT name FROM schedules
-        WHERE name = :schedule AND (planned_until IS NULL OR planned_until < :planned_until)
+        WHERE name = :schedule
+          AND coalesce(planned_until, '-infinity') < CAST(:planned_until AS timestamptz) - interval '1 day'
         FOR NO KEY UPDATE SKIP LOCKED
     ), moved AS (
         UPDATE schedules SET planned_until = :planned_until FROM free WHERE schedules.name = free.name

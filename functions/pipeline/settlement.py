@@ -17,10 +17,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from functions.core.catalog import JobType
-from functions.core.errors import ConfigurationError, LeaseLost
+from functions.core.errors import LeaseLost
 from functions.core.job import ClaimedJob, Job
 from functions.core.outcome import Done
-from functions.db.engine import is_conflict, is_not_migrated, is_outage, transaction
+from functions.db.engine import is_conflict, is_nobodys_fault, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.batch import Batch, growing
 from functions.pipeline.decide import Decision, Released, decide, release
@@ -72,11 +72,6 @@ class Work:
             {dotted: [item for item in sent if item.job.id == job_id] for dotted, sent in self.sent.items()},
             {key: ending for key, ending in self.endings.items() if key == job_id},
         )
-
-
-def is_nobodys_fault(error: Exception) -> bool:
-    """Whether no job is to blame: the database is away, behind the code or not configured, or others won."""
-    return is_outage(error) or is_conflict(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
 
 
 def perform_and_settle(run: Run, batch: Batch) -> dict[UUID, Decision]:

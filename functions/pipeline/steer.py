@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import State
 from functions.pipeline.redrive import FRESH
@@ -25,9 +26,9 @@ class Action(StrEnum):
     PAUSE = "pause"
     """It does not run until resumed. A message of it that is under way is dropped when it arrives."""
     RESUME = "resume"
-    """It goes on where it stood, under a new delivery; in a FIFO group that is behind what was sent meanwhile."""
+    """It goes on where it stood, under a new delivery; in a FIFO group that is behind what came due meanwhile."""
     RETRY = "retry"
-    """It runs as soon as there is a worker, with fresh attempts."""
+    """It runs as soon as there is a worker, with fresh attempts; a dead one takes its deduplication key again."""
     REMOVE = "remove"
     """It is cancelled for good, its key is free (not one with a window), and it forgets what a completed one would."""
 
@@ -40,56 +41,90 @@ class Steered:
     before: State
     after: State | None
     tenant_id: UUID | None = None
+    key_taken: bool = False
+    """Whether a dead job was not retried since a newer one holds its deduplication key."""
 
 
 FROM: Mapping[Action, frozenset[State]] = {
-    Action.PAUSE: frozenset({State.WAITING, State.DELAYED, State.RETRYING, State.BLOCKED}),
+    Action.PAUSE: frozenset({State.WAITING, State.DELAYED, State.RETRYING, State.BLOCKED, State.ACTIVE}),
     Action.RESUME: frozenset({State.PAUSED}),
-    Action.RETRY: frozenset({State.DEAD, State.RETRYING, State.DELAYED, State.WAITING}),
+    Action.RETRY: frozenset({State.DEAD, State.RETRYING, State.DELAYED, State.WAITING, State.ACTIVE}),
     Action.REMOVE: frozenset(
-        {State.WAITING, State.DELAYED, State.RETRYING, State.BLOCKED, State.PAUSED, State.DEAD},
+        {State.WAITING, State.DELAYED, State.RETRYING, State.BLOCKED, State.PAUSED, State.DEAD, State.ACTIVE},
     ),
 }
-"""The states from which each action is possible; a retry of a waiting job only when its time is yet to come.
+"""The states from which each action is possible; `active` only once the lease is over, when the run is a lost one.
 
-Never `active`: a run under way commits or fails by itself, and a long job that runs in steps is waiting between two.
+A run under way commits or fails by itself, and a long job that runs in steps is waiting between two.
 """
 
+_BLOCKED = "(j.pending_parents > 0 OR EXISTS (SELECT FROM contested_keys AS c WHERE c.job_id = j.id))"
+"""It waits for other jobs, or for whose its deduplication key is."""
+
 _CHANGES: Mapping[Action, str] = {
-    Action.PAUSE: "state = 'paused', outbox_at = NULL",
-    Action.RESUME: """
-        state = CASE WHEN held.pending_parents > 0 THEN 'blocked'
-                     WHEN j.run_at > clock_timestamp() THEN 'delayed' ELSE 'waiting' END,
-        outbox_at = CASE WHEN held.pending_parents = 0 THEN greatest(j.run_at, clock_timestamp()) END,
+    Action.PAUSE: """
+        state = 'paused', outbox_at = NULL, sent_at = NULL, lost = j.lost + (held.state = 'active')::int,
+        lost_alone = j.lost_alone
+            + (held.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int
+    """,
+    # In a FIFO group, one that has not started yet comes due now: what did meanwhile is before it.
+    Action.RESUME: f"""
+        state = CASE WHEN {_BLOCKED} THEN 'blocked'
+                     WHEN j.run_at > held.moment THEN 'delayed' ELSE 'waiting' END,
+        run_at = CASE WHEN j.turn IS NULL THEN j.run_at ELSE greatest(j.run_at, held.moment) END,
+        turn = CASE WHEN j.turn IS NOT NULL THEN greatest(j.run_at, held.moment) END,
+        outbox_at = CASE WHEN NOT {_BLOCKED} THEN greatest(j.run_at, held.moment) END,
         delivery = j.delivery + 1, sent_at = NULL, resend_after = NULL
     """,
-    Action.RETRY: f"{FRESH}, run_at = clock_timestamp(), outbox_at = clock_timestamp()",
+    Action.RETRY: f"""
+        {FRESH}, outbox_at = held.moment,
+        run_at = CASE held.state WHEN 'waiting' THEN least(j.run_at, held.moment) ELSE held.moment END,
+        turn = CASE WHEN j.turn > held.moment THEN held.moment ELSE j.turn END
+    """,
     Action.REMOVE: """
         state = 'cancelled', closed_at = clock_timestamp(), outbox_at = NULL, died_at = NULL, dead_message_id = NULL,
-        payload = j.payload - CAST(:forgets AS text[])
+        payload = CASE jsonb_typeof(j.payload) WHEN 'object' THEN j.payload - CAST(:forgets AS text[])
+                                               ELSE j.payload END
     """,
 }
 
+# A run whose lease is over is recorded as lost, as TRIAGE does; its worker can settle no more, since its token is gone.
 _STATEMENTS = {
     action: text(f"""
         WITH held AS MATERIALIZED (
-            SELECT id, state, tenant_id, pending_parents,
+            SELECT id, type, state, tenant_id, runs, started_at, lease_until, clock_timestamp() AS moment,
                    state = ANY(CAST(:states AS text[]))
-                   AND (CAST(:action AS text) <> 'retry' OR state <> 'waiting' OR run_at > clock_timestamp()) AS allowed
+                   AND (state <> 'active' OR coalesce(lease_until < clock_timestamp(), false)) AS allowed
             FROM jobs
             WHERE id = ANY(CAST(:ids AS uuid[])) AND queue = :queue
               AND (CAST(:tenant_id AS uuid) IS NULL OR tenant_id = CAST(:tenant_id AS uuid))
             ORDER BY id FOR UPDATE
+        ), may_live AS MATERIALIZED (
+            SELECT retake_job_keys(ARRAY(
+                SELECT id FROM held WHERE state = 'dead' AND CAST(:action AS text) = 'retry')) AS id
+        ), chosen AS MATERIALIZED (
+            SELECT * FROM held
+            WHERE allowed AND (state <> 'dead' OR CAST(:action AS text) <> 'retry' OR id IN (SELECT id FROM may_live))
+        ), attempt AS (
+            INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
+            SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out before the run was settled', started_at
+            FROM chosen WHERE state = 'active'
+            ON CONFLICT DO NOTHING
+        ), counted AS (
+            INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
+            SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
+            FROM chosen WHERE state = 'active' GROUP BY type
         ), changed AS (
-            UPDATE jobs AS j SET {change}
-            FROM held WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = held.id AND held.allowed
+            UPDATE jobs AS j SET {change}, claim_token = NULL, lease_until = NULL
+            FROM chosen AS held WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = held.id
             RETURNING j.id, j.state, j.dedup_key
         ), freed AS (
             DELETE FROM job_keys USING changed
             WHERE changed.state = 'cancelled' AND job_keys.key = changed.dedup_key AND job_keys.job_id = changed.id
               AND job_keys.expires_at = 'infinity'
         )
-        SELECT held.id, held.state AS before, changed.state AS after, held.tenant_id
+        SELECT held.id, held.state AS before, changed.state AS after, held.tenant_id,
+               held.allowed AND changed.id IS NULL AS key_taken
         FROM held LEFT JOIN changed ON changed.id = held.id ORDER BY held.id
     """)
     for action, change in _CHANGES.items()
@@ -111,5 +146,9 @@ def steer(
     """
     values: dict[str, Any] = {"ids": list(ids), "queue": queue, "tenant_id": tenant_id, "action": str(action)}
     values |= {"states": [str(state) for state in FROM[action]], "forgets": catalog.forgets(queue)}
+    values["longest"] = len(DURATION_BOUNDS)
     rows = tx.execute(_STATEMENTS[action], values)
-    return [Steered(row.id, State(row.before), row.after and State(row.after), row.tenant_id) for row in rows]
+    return [
+        Steered(row.id, State(row.before), row.after and State(row.after), row.tenant_id, bool(row.key_taken))
+        for row in rows
+    ]

@@ -1,24 +1,26 @@
 """Keeps the ledger in order, every five minutes: folds counts, keeps partitions ahead, finds jobs that fell silent.
 
-Every task commits alone, and one that fails does not keep the others from running.
+Every task commits alone, and one that fails does not keep the others from running. None waits for what somebody else
+holds: that is left to the next sweep. What tells whether all is well comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, Row, text
 
 from functions.aws import sqs
-from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError, TablesInUse
 from functions.db.deadline import deadline, is_near
 from functions.db.engine import is_conflict, transaction
-from functions.pipeline import months, observe, pausing, relay, vitals
-from functions.pipeline.conservation import conservation
+from functions.pipeline import conservation, months, observe, pausing, relay, silent, vitals
+from functions.pipeline.heartbeat import heartbeats
 from functions.pipeline.settings import settings
 
 MESSAGE_RETENTION = timedelta(days=14)
@@ -26,20 +28,43 @@ RESEND_BEFORE_EXPIRY = timedelta(days=1)
 RELAY_SECONDS = 20.0
 """What sending may take of a sweep: SQS may be slow, and the other tasks must still run."""
 FIRST_RESEND_SECONDS = 300
+FIRST_RESEND = timedelta(seconds=FIRST_RESEND_SECONDS)
 """A silent job is sent again after this; the wait doubles with each further time."""
 
 KEYS_PER_STEP = 5_000
+RESEND_ROWS = 5_000
+RESEND_SECONDS = 20.0
+"""Jobs that one statement sends again, and how long a sweep goes on: a queue that was purged has lost all of them."""
+STEADY_SECONDS = 3_600
+"""What an outage handed back is out of sight for up to an hour, and cannot be told from what is lost."""
 
-# Moves the deltas into the totals: a plain delete and upsert, so the totals are exact at every instant.
+# Moves the deltas into the totals: a plain delete and upsert, so the totals are exact at every instant. A total that
+# somebody else is adding to is left to them, and to the next sweep.
 FOLD = text("""
-    WITH folded AS (DELETE FROM job_count_deltas RETURNING queue, type, state, delta)
+    WITH free AS MATERIALIZED (
+        SELECT queue, type, state FROM job_counts ORDER BY queue, type, state FOR UPDATE SKIP LOCKED
+    ), busy AS MATERIALIZED (
+        SELECT queue, type, state FROM job_counts EXCEPT SELECT queue, type, state FROM free
+    ), folded AS (
+        DELETE FROM job_count_deltas WHERE (queue, type, state) NOT IN (SELECT queue, type, state FROM busy)
+        RETURNING queue, type, state, delta
+    )
     INSERT INTO job_counts AS c (queue, type, state, count)
     SELECT queue, type, state, sum(delta) FROM folded GROUP BY queue, type, state ORDER BY queue, type, state
     ON CONFLICT (queue, type, state) DO UPDATE SET count = c.count + excluded.count
 """)
 
 FOLD_RUNS = text("""
-    WITH folded AS (DELETE FROM job_run_deltas RETURNING type, outcome, measure, bucket, runs, seconds)
+    WITH free AS MATERIALIZED (
+        SELECT type, outcome, measure, bucket FROM job_runs
+        ORDER BY type, outcome, measure, bucket FOR UPDATE SKIP LOCKED
+    ), busy AS MATERIALIZED (
+        SELECT type, outcome, measure, bucket FROM job_runs EXCEPT SELECT type, outcome, measure, bucket FROM free
+    ), folded AS (
+        DELETE FROM job_run_deltas
+        WHERE (type, outcome, measure, bucket) NOT IN (SELECT type, outcome, measure, bucket FROM busy)
+        RETURNING type, outcome, measure, bucket, runs, seconds
+    )
     INSERT INTO job_runs AS r (type, outcome, measure, bucket, runs, seconds)
     SELECT type, outcome, measure, bucket, sum(runs), sum(seconds) FROM folded
     GROUP BY type, outcome, measure, bucket ORDER BY type, outcome, measure, bucket
@@ -56,52 +81,23 @@ EXPIRE_KEYS = text("""
     DELETE FROM job_keys USING ended WHERE job_keys.key = ended.key
 """)
 
-FORGET_FAILURES = text("DELETE FROM auth_failures WHERE minute < now() - interval '1 hour'")
-
-# Queues whose ledger holds jobs that were sent and not yet finished; dead ones are SQS's to move.
-SENT = text("""
-    SELECT DISTINCT queue FROM jobs
-    WHERE closed_at IS NULL AND sent_at IS NOT NULL AND state IN ('waiting', 'retrying', 'active')
-""")
-
-# Whether this sweep and the one before it found the queue empty.
-MARK_IDLE = text("""
-    WITH before AS (SELECT name, idle_since FROM queues WHERE name = :queue)
-    UPDATE queues SET idle_since = CASE WHEN :empty THEN coalesce(queues.idle_since, now()) END
-    FROM before WHERE queues.name = before.name
-    RETURNING :empty AND before.idle_since IS NOT NULL AS empty_twice
-""")
-
-# Sends silent jobs again under a new delivery number. A run whose lease ran out meanwhile is recorded as lost.
-RESEND = text("""
-    WITH silent AS MATERIALIZED (
-        SELECT id, type, state, runs, started_at, lease_until FROM jobs
-        WHERE closed_at IS NULL AND queue = :queue AND sent_at IS NOT NULL
-          AND state IN ('waiting', 'retrying', 'active') AND (state <> 'active' OR lease_until < now())
-          AND run_at <= now()
-          AND (sent_at < now() - CAST(:near_expiry AS interval) OR (:empty_twice
-               AND sent_at < now() - coalesce(resend_after, CAST(:first AS interval))))
-        ORDER BY id FOR UPDATE SKIP LOCKED
-    ), attempt AS (
-        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
-        SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out and the message is gone', started_at
-        FROM silent WHERE state = 'active'
-        ON CONFLICT DO NOTHING
-    ), counted AS (
-        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
-        SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
-        FROM silent WHERE state = 'active' GROUP BY type
+FORGET_FAILURES = text("""
+    WITH old AS MATERIALIZED (
+        SELECT source, minute FROM auth_failures WHERE minute < now() - interval '1 hour' FOR UPDATE SKIP LOCKED
     )
-    UPDATE jobs AS j SET
-        state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
-        lost = j.lost + (j.state = 'active')::int,
-        lost_alone = j.lost_alone
-            + (j.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int,
-        claim_token = NULL, lease_until = NULL,
-        delivery = j.delivery + 1, sent_at = NULL, outbox_at = now(),
-        resend_after = coalesce(j.resend_after, CAST(:first AS interval)) * 2
-    FROM silent WHERE j.id = silent.id
-    RETURNING j.id
+    DELETE FROM auth_failures USING old
+    WHERE auth_failures.source = old.source AND auth_failures.minute = old.minute
+""")
+
+# Which queues this sweep and the one before it found empty. A row that a relay or an operator holds is left alone.
+MARK_IDLE = text("""
+    WITH before AS MATERIALIZED (
+        SELECT name, idle_since, name = ANY(CAST(:empty AS text[])) AS empty FROM queues
+        WHERE name = ANY(CAST(:queues AS text[])) ORDER BY name FOR UPDATE SKIP LOCKED
+    )
+    UPDATE queues SET idle_since = CASE WHEN before.empty THEN coalesce(before.idle_since, now()) END
+    FROM before WHERE queues.name = before.name
+    RETURNING queues.name, before.empty AND before.idle_since IS NOT NULL AS empty_twice
 """)
 
 
@@ -120,15 +116,16 @@ def sweep(now: datetime, *, catalog: Catalog = CATALOG) -> dict[str, Any]:
     """
     tasks: dict[str, Callable[[], object]] = {
         "folded": fold,
+        "conservation": check_conservation,
+        # Before the outbox's age is measured: what a sweep itself can send is nothing to alarm about.
+        "relayed": lambda: relay.drain(within=RELAY_SECONDS, catalog=catalog).sent,
+        "measured": lambda: vitals.measure(now, conservation=_found(report), catalog=catalog),
         "partitions_made": months.keep_ahead,
         "keys_expired": expire_keys,
         "auth_failures_forgotten": forget_auth_failures,
         "resent": lambda: resend_silent(catalog),
-        "relayed": lambda: relay.drain(within=RELAY_SECONDS, catalog=catalog).sent,
         "mappings_switched": lambda: pausing.put_mappings_in_step(catalog),
         "jobs_pruned": lambda: months.retire_old(now.date()),
-        "conservation": check_conservation,
-        "measured": lambda: vitals.measure(now, conservation=_found(report), catalog=catalog),
     }
     report: dict[str, Any] = {}
     failures = []
@@ -184,39 +181,62 @@ def forget_auth_failures() -> int:
 
 
 def resend_silent(catalog: Catalog) -> int:
-    """Send again what was sent and never heard of, where the queue is empty twice running or retention nears its end.
+    """Send again what was sent and whose message is gone: its queue is empty twice running, or got past it, or
+    retention nears its end.
 
-    A backlog is never multiplied: as long as a queue holds any message, its jobs are thought to be among them.
+    A backlog is never multiplied: what its queue did not get past is thought to be in it (`silent.py`).
     """
     with transaction() as tx:
-        queues = [row.queue for row in tx.execute(SENT) if row.queue in catalog.queues]
+        queues = [row for row in tx.execute(silent.SENT) if row.queue in catalog.queues]
+        steady = _steady(tx)
     # SQS is asked outside a transaction: no connection is held while the network is.
-    empty = {queue: sqs.depth(settings().queue_url(queue, catalog=catalog)).empty for queue in queues}
-    resent = 0
+    empty = [row.queue for row in queues if sqs.depth(settings().queue_url(row.queue, catalog=catalog)).empty]
     with transaction() as tx:
-        for queue in catalog.queues:
-            idle = {"queue": queue, "empty": empty.get(queue, False)}
-            empty_twice = bool(tx.execute(MARK_IDLE, idle).scalar_one_or_none())
-            if queue in empty:
-                limits = {
-                    "near_expiry": MESSAGE_RETENTION - RESEND_BEFORE_EXPIRY,
-                    "first": timedelta(seconds=FIRST_RESEND_SECONDS),
-                    "longest": len(DURATION_BOUNDS),
-                }
-                rows = tx.execute(RESEND, {"queue": queue, "empty_twice": empty_twice, **limits}).all()
-                resent += len(rows)
+        marked = tx.execute(MARK_IDLE, {"queues": list(catalog.queues), "empty": empty})
+        idle = {row.name for row in marked if row.empty_twice}
+    end = time.monotonic() + RESEND_SECONDS
+    resent = 0
+    for row in queues:
+        resent += _again(
+            partial(silent.expiring, queue=row.queue, near_expiry=MESSAGE_RETENTION - RESEND_BEFORE_EXPIRY), end
+        )
+        if row.queue in idle:
+            resent += _again(partial(silent.in_empty_queue, queue=row.queue, first=FIRST_RESEND), end)
+        elif steady and not row.paused:
+            resent += _again(partial(silent.passed, queue=row.queue, fifo=row.fifo), end)
     if resent:
         tally = observe.Tally()
         tally.add("JobsResent", resent)
         tally.flush()
         observe.logger().warning("resent_silent", jobs=resent)
+        relay.drain(within=RELAY_SECONDS, catalog=catalog)
     return resent
+
+
+def _again(find: Callable[..., Sequence[Row[Any]]], end: float) -> int:
+    """Send again what `find` finds, a statement's worth at a time, until `end`. Returns how many."""
+    resent = 0
+    while time.monotonic() < end:
+        with transaction() as tx:
+            found = find(tx, most=RESEND_ROWS)
+            went = silent.resend(tx, found, first=FIRST_RESEND) if found else 0
+        resent += went
+        if went < silent.OLDEST_ROWS:
+            break
+    return resent
+
+
+def _steady(tx: Connection) -> bool:
+    """Whether the sweeps of the last hour came regularly: there was no outage of the database."""
+    last = heartbeats(tx).get("sweep")
+    since = last.report.get("steady_since") if last else None
+    return since is None or datetime.now(UTC) - datetime.fromisoformat(since) > timedelta(seconds=STEADY_SECONDS)
 
 
 def check_conservation() -> bool:
     """Whether every job ever enqueued is accounted for; also a metric, alarmed at 0."""
     with transaction() as tx:
-        result = conservation(tx)
+        result = conservation.check(tx)
     tally = observe.Tally()
     tally.add("ConservationHolds", int(result.holds))
     tally.flush()

@@ -29,7 +29,7 @@ TRIAGE = text("""
         SELECT id, queue, type, state, delivery, runs, run_at, deadline_at, lease_until, claimed_alone, lost,
                lost_alone, started_at, dead_message_id, died_at, group_key
         FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
-    ), judged AS MATERIALIZED (
+    ), assessed AS MATERIALIZED (
         SELECT m.id, m.message_id, m.sent_at, h.type, h.state, h.runs, h.started_at, h.lease_until, h.group_key,
             coalesce(h.lost_alone + (h.state = 'active' AND blame.falls)::int, 0) AS lost_alone,
             CASE
@@ -54,6 +54,13 @@ TRIAGE = text("""
                 AS wait_seconds
         FROM message m LEFT JOIN held h ON h.id = m.id
         CROSS JOIN LATERAL (SELECT h.claimed_alone AND h.started_at > pg_postmaster_start_time() AS falls) AS blame
+    ), alive AS MATERIALIZED (
+        SELECT id FROM retake_job_keys(ARRAY(SELECT id FROM assessed WHERE verdict = 'revived')) AS id
+    ), judged AS MATERIALIZED (
+        SELECT id, message_id, sent_at, type, state, runs, started_at, lease_until, group_key, lost_alone, wait_seconds,
+               CASE WHEN verdict = 'revived' AND id NOT IN (SELECT id FROM alive) THEN 'key_taken' ELSE verdict END
+               AS verdict
+        FROM assessed
     ), attempt AS (
         INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
         SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out before the run was settled', started_at
@@ -107,6 +114,8 @@ class Verdict(StrEnum):
     STALE = "stale"
     DEAD = "dead"
     REVIVED = "revived"
+    KEY_TAKEN = "key_taken"
+    """Somebody redrove a dead job whose deduplication key a newer job holds: it stays dead."""
     BUSY = "busy"
     CRASHED = "crashed"
     LOST = "lost"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from functions.core.catalog import CATALOG, Catalog
 from functions.db.engine import transaction
 from functions.pipeline import gauges, observe
-from functions.pipeline.heartbeat import beat, heartbeats
+from functions.pipeline.heartbeat import Heartbeat, beat, heartbeats
 from functions.pipeline.overdue import Overdue, overdue
 
 STUCK_AFTER_SECONDS = 3_600
@@ -26,6 +26,9 @@ LEASE_OVER_SECONDS = 900
 DOUBT_AFTER_SECONDS = 1_800
 """docs/architecture.md, rule 5: by then the provider's event should have settled a mail."""
 
+STEADY_SECONDS = 900
+"""Sweeps come every five minutes: where two in a row are missing, there was an outage."""
+
 OPEN = text("""
     SELECT q.name AS queue, open.due_since, coalesce(open.due, 0) AS due, coalesce(open.stuck, 0) AS stuck
     FROM queues q LEFT JOIN (
@@ -34,7 +37,7 @@ OPEN = text("""
                                 OR j.lease_until < now() - :lease * interval '1 second') AS stuck
         FROM (SELECT queue, run_at, CASE state WHEN 'active' THEN lease_until END AS lease_until,
                      state IN ('waiting', 'retrying', 'delayed') AND run_at <= now() AS due
-              FROM jobs WHERE closed_at IS NULL) AS j
+              FROM jobs WHERE closed_at IS NULL AND died_at IS NULL) AS j
         GROUP BY j.queue
     ) AS open ON open.queue = q.name
     WHERE q.paused_at IS NULL
@@ -104,7 +107,18 @@ def _report(tx: Connection, now: datetime, conservation: bool | None, catalog: C
         "finished": gauges.finished_by_type(gauges.run_totals(tx)),
         # Where the last sweep stood: what a rate is measured against, over five minutes at least.
         "before": {"at": last.at.isoformat(), "finished": last.report.get("finished", {})} if last else None,
+        "steady_since": _steady_since(last, now),
     }
+
+
+def _steady_since(last: Heartbeat | None, now: datetime) -> str | None:
+    """When the sweeps came back after the last outage; None: none is known."""
+    if last is None:
+        return None
+    if last.age_seconds > STEADY_SECONDS:
+        return now.isoformat()
+    since: str | None = last.report.get("steady_since")
+    return since
 
 
 def _open(row: Any) -> dict[str, Any]:

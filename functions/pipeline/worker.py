@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.errors import DuecourseError, LeaseLost, NewerEnvelope, RejectedMessage
 from functions.db.deadline import deadline
-from functions.db.engine import statements, transaction
+from functions.db.engine import is_nobodys_fault, statements, transaction
 from functions.pipeline import observe, report
 from functions.pipeline.admit import admit_external
 from functions.pipeline.batch import OUTAGE_FIRST_SECONDS, Batch, growing
@@ -30,7 +30,7 @@ from functions.pipeline.inbox import Message, Parcel, Reply, read_messages
 from functions.pipeline.ledger import Reference, claim
 from functions.pipeline.reject import reject
 from functions.pipeline.settings import settings
-from functions.pipeline.settlement import Run, give_back, is_nobodys_fault, perform_and_settle
+from functions.pipeline.settlement import Run, give_back, perform_and_settle
 from functions.pipeline.triage import Judged, Verdict, triage
 from functions.pipeline.turns import Turns, put_back
 
@@ -133,7 +133,7 @@ def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
             _reject_one(reference, reference.misplaced, batch)
         case Verdict.MISPLACED:
             _reject_one(reference, f"its job is on another queue, not on {batch.queue!r}", batch)
-        case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED:
+        case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED | Verdict.KEY_TAKEN:
             batch.reply.set(reference.message_id, Acknowledge())
         case Verdict.DEAD | Verdict.CRASHED:
             batch.reply.set(reference.message_id, HandBack(0))

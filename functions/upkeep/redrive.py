@@ -1,7 +1,8 @@
 """`upkeep.redrive`: revives dead jobs at a steady rate, then deletes their stale copies from the dead-letter queue.
 
 It runs in steps, each committed with its progress, and can be paused or removed between two. What died after it
-began, a redriven job that died again among them, is left alone.
+began, a redriven job that died again among them, is left alone; so is a job whose deduplication key a newer one holds.
+What somebody else held for a moment is met again in a further round.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STEP_SECONDS = 5.0
 """A step revives what shall run in so many seconds; that much is on its way when somebody pauses the redrive."""
 LEAD_SECONDS = 2.0
 """The next step begins this much before the last one's jobs are sent: relay and worker take time."""
+MOST_ROUNDS = 30
+ROUND_SECONDS = 10.0
+"""Between two rounds, for what was locked: five minutes in all. No transaction of the flow takes longer."""
 APPROXIMATION = 100
 """SQS's counts are approximate: a drain may look at so many more messages than were counted before it gives up."""
 
@@ -44,7 +48,8 @@ class Checkpoint:
     next_at: datetime
     """From when on the next step's jobs are sent."""
     after: UUID | None = None
-    """The last job revived: ids only go up."""
+    """The last job looked at: ids only go up within a round."""
+    rounds: int = 0
     revived: int = 0
     draining: bool = False
     looked_at: int = 0
@@ -79,26 +84,38 @@ def _begin(wanted: Redrive, tx: Connection, now: datetime) -> Checkpoint:
 
 def _revive(wanted: Redrive, at: Checkpoint, tx: Connection, now: datetime) -> Outcome:
     most = max(1, round(wanted.per_second * STEP_SECONDS))
-    ids = redrive.next_dead(tx, _dead(wanted, at.died_before), after=at.after, most=most)
+    dead = _dead(wanted, at.died_before)
+    ids = redrive.next_dead(tx, dead, after=at.after, most=most)
     start = max(now, at.next_at)
-    revived = redrive.redrive(tx, ids, start=start, gap_seconds=1 / wanted.per_second)
+    revived = redrive.redrive(tx, ids, start=start, gap_seconds=1 / wanted.per_second).revived
     done = replace(
         at,
         revived=at.revived + len(revived),
         after=ids[-1] if ids else at.after,
         next_at=start + timedelta(seconds=len(ids) / wanted.per_second),
     )
-    if len(ids) < most:
-        return Continue(replace(done, draining=True).write(), done.progress)
-    return Continue(done.write(), done.progress, until=done.next_at - timedelta(seconds=LEAD_SECONDS))
+    next_step = done.next_at - timedelta(seconds=LEAD_SECONDS)
+    if len(ids) == most:
+        return Continue(done.write(), done.progress, until=next_step)
+    if at.rounds < MOST_ROUNDS and redrive.next_dead(tx, dead, after=None, most=1):
+        again = replace(done, after=None, rounds=at.rounds + 1)
+        return Continue(again.write(), done.progress, until=max(next_step, now + timedelta(seconds=ROUND_SECONDS)))
+    return Continue(replace(done, draining=True).write(), done.progress)
 
 
 def _drain(wanted: Redrive, at: Checkpoint, tx: Connection) -> Outcome:
     step = redrive.drain_step(tx, wanted.queue)
     done = replace(at, looked_at=at.looked_at + step.looked_at, drained=at.drained + step.deleted)
     if step.finished or done.looked_at > done.copies + APPROXIMATION:
-        return Done({"revived": done.revived, "drained": done.drained})
+        return Done({"revived": done.revived, "drained": done.drained, **_left(tx, _dead(wanted, at.died_before))})
     return Continue(done.write(), done.progress)
+
+
+def _left(tx: Connection, dead: Dead) -> dict[str, int]:
+    """How many of the jobs meant are still dead, by why, where there are any: `left` for their key, or `locked`."""
+    left = redrive.count_left(tx, dead)
+    found = {"left": left, "locked": redrive.count_dead(tx, dead) - left}
+    return {why: jobs for why, jobs in found.items() if jobs}
 
 
 def _dead(wanted: Redrive, before: datetime) -> Dead:

@@ -36,7 +36,8 @@ def test_what_is_too_large_is_not_shown_and_says_so(database: Engine, ask: Ask) 
     [job_id, *_] = ordered(database, *probes(3))
     execute(
         database,
-        "UPDATE jobs SET correlation_id = repeat('c', 1100000), payload = jsonb_build_object('note', repeat('é', 7000000)),"
+        "UPDATE jobs SET correlation_id = repeat('c', 1100000),"
+        " payload = jsonb_build_object('note', repeat('é', 7000000)),"
         " checkpoint = to_jsonb(repeat('x', 300000)), error = repeat('e', 100000) WHERE id = :id",
         id=job_id,
     )

@@ -61,6 +61,39 @@ def test_a_message_moved_back_by_sqs_revives_its_job_with_fresh_attempts(flow: F
     assert flow.effects() == {job_id: 1}
 
 
+def test_a_message_moved_back_leaves_its_job_dead_where_a_newer_one_holds_its_key(flow: Flow) -> None:
+    [dead] = _kill_for_good(flow, request("test.each", do="give_up", dedup_key="k"))
+    [newer] = flow.order(request("test.each", dedup_key="k"))
+    assert newer != dead
+    assert _move_back(flow) == 1
+    flow.work()
+    assert flow.job(dead).state == "dead"
+    assert flow.queues.depth("standard").empty
+    flow.relay()
+    flow.work()
+    assert flow.job(newer).state == "completed"
+
+
+def test_a_message_moved_back_takes_its_key_again_where_it_is_free(flow: Flow) -> None:
+    failing = [True]
+    jobs.HOOKS["fail_once"] = lambda: _raise() if failing else None
+    ids = flow.order(*[request("test.each", hook="fail_once", dedup_key=f"k{n}") for n in range(2)])
+    flow.relay()
+    messages = flow.receive()
+    for _ in range(3):
+        flow.deliver(messages)
+        flow.make_due()
+    sqs.change_visibility(flow.queues.url("standard"), {item["ReceiptHandle"]: 0 for item in messages})
+    flow.work()
+    assert {flow.job(job_id).state for job_id in ids} == {"dead"}
+    assert _move_back(flow) == 2
+    failing.clear()
+    messages = flow.receive()
+    jobs.HOOKS["fail_once"] = lambda: flow.order(request("test.each", dedup_key="k0"))
+    flow.deliver(messages)
+    assert flow.states() == {"completed": 2}, "while they ran, an order of the same key created nothing"
+
+
 def test_the_dlq_copy_of_a_finished_job_moved_back_is_dropped(flow: Flow) -> None:
     [job_id] = flow.order(request("test.each", hook="fail_once"))
     failing = [True]
@@ -185,7 +218,7 @@ def test_an_envelope_of_a_later_release_is_handed_back_for_five_minutes(flow: Fl
 
 def _redrive(flow: Flow, *ids: UUID) -> list[UUID]:
     with flow.observer.begin() as tx:
-        revived = redrive.redrive(tx, ids)
+        revived = redrive.redrive(tx, ids).revived
     flow.relay()
     return revived
 

@@ -186,3 +186,69 @@ def test_a_finished_job_that_outlived_its_month_is_pruned_too_in_the_end(databas
         assert states(tx) == {}
         assert _attempts(tx, [job_id]) == set()
         assert conservation(tx).holds
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Months that hold three rows are full, and steps take two."""
+    monkeypatch.setattr(months, "FEW_ROWS", 3)
+    monkeypatch.setattr(months, "PRUNE_ROWS", 2)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("kept", [{"jobs": 3}, {"jobs": 1, "attempts": 2}], ids=["dead", "their runs"])
+def test_a_month_with_many_dead_stays_and_loses_what_is_finished(database: Engine, kept: dict[str, int]) -> None:
+    with database.begin() as tx:
+        dead = [
+            add(tx, start(0) + timedelta(hours=n), State.DEAD, attempts=kept.get("attempts", 0))
+            for n in range(kept["jobs"])
+        ]
+        done = [add(tx, start(0) + timedelta(hours=20, minutes=n), State.COMPLETED, attempts=1) for n in range(7)]
+        young = add(tx, start(1), State.COMPLETED)
+    assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == 7
+    with database.begin() as tx:
+        assert name(0) in partitions(tx)
+        assert {row.id for row in tx.execute(text("SELECT id FROM jobs"))} == {*dead, young}
+        assert _attempts(tx, [*dead, *done]) == (set(dead) if kept.get("attempts") else set())
+        assert conservation(tx).holds
+        tx.execute(
+            text("UPDATE jobs SET state = 'cancelled', died_at = NULL, closed_at = now() WHERE died_at IS NOT NULL")
+        )
+    assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == kept["jobs"]
+    with database.begin() as tx:
+        assert name(0) not in partitions(tx)
+        assert conservation(tx).holds
+
+
+@pytest.mark.usefixtures("few")
+def test_what_somebody_holds_is_pruned_by_a_later_sweep(database: Engine, observer: Engine) -> None:
+    with database.begin() as tx:
+        for n in range(3):
+            add(tx, start(0) + timedelta(hours=n), State.DEAD)
+        ids = [add(tx, start(0) + timedelta(hours=20, minutes=n), State.COMPLETED) for n in range(5)]
+    with observer.connect() as other, other.begin():
+        other.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": ids[1]})
+        assert months.prune(month(1)) == 4
+    with database.begin() as tx:
+        assert conservation(tx).holds
+    assert months.prune(month(1)) == 1
+
+
+def test_the_ledger_is_locked_shortly_however_many_of_a_month_are_dead(database: Engine, observer: Engine) -> None:
+    with database.begin() as tx:
+        tx.execute(
+            text("""
+                INSERT INTO jobs (id, queue, type, state, payload, priority, correlation_id, run_at, sent_at, died_at)
+                SELECT uuid7(CAST(:at AS timestamptz) + n * interval '1 second'), 'upkeep', 'upkeep.probe', 'dead',
+                       '{}', 0, 'c', now(), now(), now()
+                FROM generate_series(1, 20000) AS n
+            """),
+            {"at": start(0)},
+        )
+    with observer.connect() as reading, reading.begin():
+        # Whoever needs the ledger for himself would fail beside this.
+        reading.execute(text("SELECT count(*) FROM jobs"))
+        assert months.retire_old(month(months.RETENTION_MONTHS + 1)) == 0
+    with database.begin() as tx:
+        assert home(tx, tx.execute(text("SELECT id FROM jobs LIMIT 1")).scalar_one()) == name(0)
+        assert conservation(tx).holds

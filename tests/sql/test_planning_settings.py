@@ -165,10 +165,25 @@ def test_a_day_missed_while_off_runs_by_hand_and_is_no_longer_missed(tx: Connect
 def test_days_before_the_schedule_existed_have_no_row(tx: Connection) -> None:
     tenant = new_tenant(tx)
     tx.execute(text("DELETE FROM schedules"))
-    new = "INSERT INTO schedules (name, enabled_since, exists_since) VALUES (:name, CAST(:at AS timestamptz), now())"
+    new = "INSERT INTO schedules (name, enabled_since, exists_since) VALUES (:name, :at, CAST(:at AS timestamptz))"
     tx.execute(text(new), {"name": DIGEST.name, "at": at("08:00")})
     tick(tx, at("08:45"))
     assert told(tx, tenant) == {TODAY: "planned"}
+
+
+def test_a_schedule_whose_first_tick_comes_weeks_after_it_was_deployed_has_every_day_since(
+    database: Engine,
+) -> None:
+    with database.begin() as tx:
+        fresh = tx.execute(text("SELECT exists_since, planned_until, enabled_since FROM schedules")).all()
+        assert {len(set(row)) for row in fresh} == {1}, "a new schedule exists, is on and was planned since one instant"
+        deployed = fresh[0].enabled_since
+        tenant = new_tenant(tx)
+        tick(tx, deployed + timedelta(days=20))
+        days = sorted(told(tx, tenant))
+        assert days[0] in {deployed.date(), deployed.date() + timedelta(days=1)}
+        assert days == [days[0] + timedelta(days=count) for count in range(len(days))]
+        assert len(days) in {20, 21}
 
 
 def test_days_that_are_off_alarm_nobody_and_days_that_no_tick_came_for_do(tx: Connection, tenant: UUID) -> None:

@@ -20,7 +20,7 @@ from functions.pipeline import relay
 from functions.pipeline.conservation import conservation
 from functions.pipeline.steer import Action, steer
 from functions.upkeep.redrive import STEP_SECONDS
-from tests.harness import Queues, job, order, work
+from tests.harness import Queues, deliver, job, order, work
 
 ERRORS = ("ProbeFailed", "Timeout", "Crashed")
 
@@ -179,6 +179,11 @@ def test_what_died_after_it_began_is_left_alone(database: Engine, queues: Queues
             text("UPDATE jobs SET outbox_at = now(), run_at = now() WHERE outbox_at IS NOT NULL AND id <> :id"),
             {"id": job_id},
         )
+    with database.begin() as tx:  # the redrive's own next step waits, however long this takes
+        tx.execute(
+            text("UPDATE jobs SET outbox_at = now() + interval '1 day' WHERE id = :id AND outbox_at IS NOT NULL"),
+            {"id": job_id},
+        )
     relay.drain()
     work(queues, "upkeep")  # the first step's fifty die again
     row, _ = _run_steps(database, queues, job_id)
@@ -245,3 +250,50 @@ def test_a_queue_that_does_not_exist_is_an_invalid_payload(database: Engine) -> 
 
     with pytest.raises(InvalidPayload, match="no such queue"):
         _redrive(database, queue="nowhere")
+
+
+def test_what_somebody_else_held_for_a_moment_is_revived_in_a_later_round(
+    database: Engine, observer: Engine, queues: Queues
+) -> None:
+    ids = _kill(database, [JobRequest("upkeep.probe", {}) for _ in range(5)])
+    job_id = _redrive(database, queue="upkeep")
+    relay.drain()
+    with observer.connect() as steering, steering.begin():
+        steering.execute(text("SELECT FROM jobs WHERE id = ANY(:ids) FOR UPDATE"), {"ids": [ids[0], ids[3]]})
+        work(queues, "upkeep")
+        with observer.begin() as tx:
+            assert {found for found in ids if job(tx, found).state == "dead"} == {ids[0], ids[3]}
+    row, _ = _run_steps(database, queues, job_id)
+    assert row.result == {"revived": 5, "drained": 0}
+
+
+def test_a_redrive_says_how_many_a_newer_job_keeps_from_living_and_how_many_were_never_free(
+    database: Engine, observer: Engine, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.upkeep.redrive.MOST_ROUNDS", 2)
+    ids = _kill(database, [JobRequest("upkeep.probe", {}, dedup_key=f"key-{n}") for n in range(4)])
+    with database.begin() as tx:
+        tx.execute(text("DELETE FROM job_keys"))
+        order(tx, *(JobRequest("upkeep.probe", {}, dedup_key=f"key-{n}", delay_seconds=3600) for n in range(2)))
+    job_id = _redrive(database, queue="upkeep")
+    with observer.connect() as steering, steering.begin():
+        steering.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": ids[2]})
+        row, _ = _run_steps_without(database, queues, job_id)
+    assert row.result == {"revived": 1, "drained": 0, "left": 2, "locked": 1}
+    with database.begin() as tx:
+        assert [job(tx, found).state for found in ids] == ["dead", "dead", "dead", "waiting"]
+
+
+def _run_steps_without(database: Engine, queues: Queues, job_id: UUID) -> tuple[Row[Any], list[float]]:
+    """The same while somebody holds jobs: nothing else is due, so nothing needs to be held."""
+    hurry = text("UPDATE jobs SET run_at = now(), outbox_at = now() WHERE id = :id AND state = 'delayed'")
+    while True:
+        with database.begin() as tx:
+            tx.execute(hurry, {"id": job_id})
+        relay.drain(queue="upkeep")
+        messages = [item for item in queues.receive("upkeep") if str(job_id) in item["Body"]]
+        deliver(queues, "upkeep", messages)
+        with database.begin() as tx:
+            row = job(tx, job_id)
+        if row.closed_at is not None or row.state == "dead":
+            return row, []

@@ -114,9 +114,129 @@ def test_a_retry_revives_a_dead_job_with_fresh_attempts(flow: Flow) -> None:
     assert flow.job(job_id).runs == 2
 
 
-def test_a_retry_of_a_job_that_is_free_to_run_is_refused(flow: Flow) -> None:
+def test_a_retry_of_a_due_job_sends_it_again_under_a_new_delivery_and_it_runs_once(flow: Flow) -> None:
     [job_id] = flow.order(request("test.each"))
-    assert _steer(flow, Action.RETRY, job_id) == [Steered(job_id, State.WAITING, None)]
+    flow.relay()
+    [message] = flow.receive()
+    assert _steer(flow, Action.RETRY, job_id) == [Steered(job_id, State.WAITING, State.WAITING)]
+    flow.relay()
+    flow.work()
+    flow.deliver([message])
+    assert (flow.job(job_id).delivery, flow.effects()) == (2, {job_id: 1})
+
+
+@pytest.mark.parametrize(("state", "moves"), [("waiting", False), ("delayed", True)])
+def test_a_retry_keeps_the_turn_of_what_is_due_and_brings_it_forward_for_what_is_not(
+    flow: Flow, state: str, *, moves: bool
+) -> None:
+    at = datetime.now(UTC) + (HOUR if moves else -HOUR)
+    [job_id] = flow.order(request("test.ordered", group="g", **({"run_at": at} if moves else {})))
+    flow.rows("UPDATE jobs SET turn = :at, run_at = :at, outbox_at = :at", at=at)
+    _steer(flow, Action.RETRY, job_id, queue="ordered")
+    row = flow.job(job_id)
+    assert row.outbox_at <= datetime.now(UTC)
+    assert row.run_at <= row.outbox_at
+    assert (row.turn == row.run_at == row.outbox_at) if moves else row.turn == at
+
+
+def test_a_pause_keeps_a_turn_and_a_resume_makes_it_come_due_then(flow: Flow) -> None:
+    first, later = flow.order(
+        request("test.ordered", group="g"), request("test.ordered", group="g", run_at=datetime.now(UTC) + HOUR)
+    )
+    flow.rows("UPDATE jobs SET turn = run_at")
+    turns = {job_id: flow.job(job_id).turn for job_id in (first, later)}
+    _steer(flow, Action.PAUSE, first, later, queue="ordered")
+    assert {job_id: flow.job(job_id).turn for job_id in (first, later)} == turns
+    _steer(flow, Action.RESUME, first, later, queue="ordered")
+    row = flow.job(first)
+    assert row.turn == row.run_at == row.outbox_at > turns[first]
+    row = flow.job(later)
+    assert (row.turn, row.run_at, row.outbox_at) == (turns[later],) * 3
+
+
+def test_a_resume_of_what_has_started_keeps_its_time_and_has_no_turn(flow: Flow) -> None:
+    job_id = _fail_once(flow)
+    flow.rows("UPDATE jobs SET turn = NULL")
+    run_at = flow.job(job_id).run_at
+    _steer(flow, Action.PAUSE, job_id)
+    _steer(flow, Action.RESUME, job_id)
+    assert (flow.job(job_id).run_at, flow.job(job_id).turn) == (run_at, None)
+
+
+@pytest.mark.parametrize(
+    ("action", "after"),
+    [(Action.RETRY, State.WAITING), (Action.REMOVE, State.CANCELLED), (Action.PAUSE, State.PAUSED)],
+)
+def test_a_run_whose_lease_is_over_is_recorded_as_lost_and_its_worker_settles_no_more(
+    flow: Flow, action: Action, after: State
+) -> None:
+    [job_id] = flow.order(request("test.each", hook="late"))
+    answers: list[list[Steered]] = []
+
+    def late() -> None:
+        if not answers:
+            flow.expire_leases()
+            answers.append(_steer(flow, action, job_id))
+
+    jobs.HOOKS["late"] = late
+    flow.relay()
+    flow.deliver(flow.receive())
+    assert answers == [[Steered(job_id, State.ACTIVE, after)]]
+    row = flow.job(job_id)
+    assert (row.state, row.claim_token, row.lease_until) == (after, None, None)
+    assert flow.attempts(job_id) == [(1, "lost", False)]
+    assert flow.effects() == {}, "the late worker's writes were undone"
+    [runs] = flow.rows("SELECT sum(runs) AS n FROM job_run_deltas WHERE outcome = 'lost' AND measure = 'duration'")
+    assert runs.n == 1
+    if action is Action.PAUSE:
+        assert row.lost == 1
+        _steer(flow, Action.RESUME, job_id)
+    flow.work()  # the old message is dropped
+    flow.relay()
+    flow.work()
+    assert flow.effects() == ({} if action is Action.REMOVE else {job_id: 1})
+
+
+@pytest.mark.parametrize("payload", ['"text"', "5", "null", "[1]", '["url"]', "true"])
+@pytest.mark.parametrize("action", Action)
+def test_a_payload_that_is_no_object_keeps_nobody_from_acting(flow: Flow, action: Action, payload: str) -> None:
+    odd, plain = flow.order(request("test.each"), request("test.each"))
+    flow.rows("UPDATE jobs SET payload = CAST(:payload AS jsonb) WHERE id = :id", payload=payload, id=odd)
+    if action is Action.RESUME:
+        _steer(flow, Action.PAUSE, odd, plain)
+    assert all(item.after for item in _steer(flow, action, odd, plain))
+
+
+def _dead(flow: Flow, key: str | None = "k") -> UUID:
+    [job_id] = flow.order(request("test.each", do="give_up", dedup_key=key))
+    flow.relay()
+    flow.work()
+    assert flow.job(job_id).state == "dead"
+    return job_id
+
+
+def test_a_retried_dead_job_takes_its_key_again(flow: Flow) -> None:
+    job_id = _dead(flow)
+    _steer(flow, Action.RETRY, job_id)
+    assert flow.order(request("test.each", dedup_key="k")) == [job_id]
+
+
+def test_a_dead_job_whose_key_a_newer_one_holds_stays_dead_and_the_answer_says_so(flow: Flow) -> None:
+    job_id, other = _dead(flow), _dead(flow, None)
+    [newer] = flow.order(request("test.each", dedup_key="k", delay_seconds=60))
+    assert _steer(flow, Action.RETRY, job_id, other) == [
+        Steered(job_id, State.DEAD, None, key_taken=True),
+        Steered(other, State.DEAD, State.WAITING),
+    ]
+    _steer(flow, Action.REMOVE, newer)
+    assert _steer(flow, Action.RETRY, job_id) == [Steered(job_id, State.DEAD, State.WAITING)]
+
+
+def test_a_dead_job_is_removed_whoever_holds_its_key(flow: Flow) -> None:
+    job_id = _dead(flow)
+    [newer] = flow.order(request("test.each", dedup_key="k", delay_seconds=60))
+    assert _steer(flow, Action.REMOVE, job_id) == [Steered(job_id, State.DEAD, State.CANCELLED)]
+    assert flow.order(request("test.each", dedup_key="k")) == [newer]
 
 
 def test_a_removed_job_never_runs_and_its_key_is_free(flow: Flow) -> None:

@@ -24,6 +24,8 @@ POISON = {
     "half a surrogate pair": json.dumps(external(dedup_key="p", payload={"do": "\ud800"})),
     "NaN": json.dumps(external(dedup_key="p", payload={"do": float("nan")})),
     "infinity": json.dumps(external(dedup_key="p")).replace("{}", '{"do": 1e999}'),
+    "numbers that only PostgreSQL writes out": json.dumps(external(dedup_key="p", payload={"n": [1e300] * 900})),
+    "a correlation id of a megabyte": json.dumps(external(dedup_key="p", correlation_id="c" * 1_000_000)),
     "a delivery beyond integers": json.dumps(
         {"v": 1, "type": "test.each", "id": "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "delivery": 2**40}
     ),

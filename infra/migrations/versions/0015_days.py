@@ -20,9 +20,10 @@ ALTER TABLE schedule_runs ADD CONSTRAINT schedule_runs_reason
 ALTER TABLE schedules
     ADD exists_since timestamptz NOT NULL DEFAULT now(),
     ADD planned_until timestamptz;
+ALTER TABLE schedules ALTER planned_until SET DEFAULT now();
 COMMENT ON COLUMN schedules.exists_since IS 'days before it have no run: the schedule was not there yet';
 COMMENT ON COLUMN schedules.planned_until IS
-    'every day that came due before it has its run: where the next tick goes on after an outage; null: no tick yet';
+    'every day that came due before it has its run: where the next tick goes on after an outage; null: nobody knows';
 
 -- Who says that a schedule was on at some time says that it existed, and that its days of then may have no runs yet.
 CREATE FUNCTION schedules_exist_since() RETURNS trigger LANGUAGE plpgsql AS $$
