@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from duecourse.chaos.load import PROBES, MISTAKEN, Kind
+from duecourse.chaos.load import MISTAKEN, PROBES, Kind
 from duecourse.chaos.misbehave import MISTAKES
 from duecourse.chaos.turns import Place, overtaken
 from functions.pipeline.conservation import conservation

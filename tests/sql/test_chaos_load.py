@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from duecourse.chaos import applications, misbehave
 from duecourse.chaos.applications import Applications
-from duecourse.chaos.load import MAILS, OPEN, MISTAKEN, Kind, Load, Order
+from duecourse.chaos.load import MAILS, MISTAKEN, OPEN, Kind, Load, Order
 from duecourse.chaos.mails import MAILS_PER_READER, Mails, Reader, make_readers
 from duecourse.chaos.saboteur import Saboteur, Spec
 from duecourse.chaos.verdict import Observed, judge
