@@ -56,6 +56,9 @@ for tampering in saboteur.TAMPERINGS:
     getattr(importlib.import_module(module), name)
 from functions.email import eligibility, worker as mails
 from functions.pipeline import worker
+from functions.db import sessions
+assert sessions.SETTINGS["lock_timeout"] == "1300ms"
+assert sessions.SETTINGS["client_encoding"] == "UTF8"
 print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds(), mails.handle is worker.handle)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
