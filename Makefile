@@ -51,7 +51,7 @@ chaos: $(UV) ## 100,000 jobs under a storm of faults, three times: an hour and a
 	@$(RUN) duecourse chaos
 
 .PHONY: chaos-small
-chaos-small: $(UV) ## the same with 3,000 jobs, in two minutes; fails where a job is lost, doubled or stuck
+chaos-small: $(UV) ## the same with 3,000 jobs, in three minutes; fails where a job is lost, doubled, stuck or out of order
 	@$(RUN) duecourse chaos --small
 
 .PHONY: check

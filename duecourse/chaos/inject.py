@@ -191,7 +191,7 @@ class Injector:
 
         def pass_by() -> None:
             time.sleep(MOOD_SECONDS)
-            switch.unlink()
+            switch.unlink(missing_ok=True)
 
         self._meanwhile(pass_by)
 
@@ -221,7 +221,7 @@ class Injector:
             except Exception as error:  # noqa: BLE001 - told by wait(), in the thread that the run belongs to
                 self._broken.append(error)
 
-        thread = threading.Thread(target=guarded)
+        thread = threading.Thread(target=guarded, daemon=True)
         thread.start()
         self._passing.append(thread)
 

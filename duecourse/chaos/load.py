@@ -54,7 +54,7 @@ class Kind(StrEnum):
     CRITICAL = "password reset"
 
 
-WRONG = frozenset({Kind.SWALLOWING, Kind.ENDING, Kind.FORGETTING, Kind.UNREASONED, Kind.MISORDERING})
+MISTAKEN = frozenset({Kind.SWALLOWING, Kind.ENDING, Kind.FORGETTING, Kind.UNREASONED, Kind.MISORDERING})
 """Probes whose handler gets something wrong in its first attempt (misbehave)."""
 SHARES = {
     Kind.PLAIN: 0.785,
@@ -63,14 +63,14 @@ SHARES = {
     Kind.DELAYED: 0.028,
     Kind.GIVEN_UP: 0.01,
     Kind.REDRIVEN: 0.005,
-    **dict.fromkeys(sorted(WRONG), 0.003),
+    **dict.fromkeys(sorted(MISTAKEN), 0.003),
     Kind.REFRESH: 0.005,
     Kind.MAIL: 0.09,
     Kind.TIMED_MAIL: 0.01,
     Kind.CRITICAL: 0.01,
 }
 """Of the orders."""
-PROBES = WRONG | {Kind.PLAIN, Kind.SLOW, Kind.RETRIED, Kind.DELAYED, Kind.GIVEN_UP, Kind.REDRIVEN}
+PROBES = MISTAKEN | {Kind.PLAIN, Kind.SLOW, Kind.RETRIED, Kind.DELAYED, Kind.GIVEN_UP, Kind.REDRIVEN}
 MAILS = frozenset({Kind.MAIL, Kind.TIMED_MAIL, Kind.CRITICAL})
 
 OPEN = text("SELECT count(*) FROM jobs WHERE closed_at IS NULL AND died_at IS NULL")
@@ -105,7 +105,7 @@ class Load:
     day: date = field(default_factory=lambda: datetime.now(UTC).date())
     tenants: list[UUID] = field(default_factory=list)
     _number: int = 0
-    _mails: Mails = field(init=False)
+    _mails: Mails = field(init=False, repr=False)
 
     def prepare(self, jobs: int) -> None:
         """Make the tenants, their clients and documents, and enough readers for the mails."""
@@ -212,7 +212,7 @@ class Load:
             payload = {"give_up": True}
         elif kind is Kind.REDRIVEN:
             payload = {"fail_runs": 3}  # as many as it has attempts
-        elif kind in WRONG:
+        elif kind in MISTAKEN:
             payload = {"note": kind.value}
         request = JobRequest(
             "upkeep.probe",

@@ -65,19 +65,19 @@ def _bad_follower(job: Job[Any], tx: Connection) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class Mistake:
     """What a handler does, and the class of the error that its run has to end with."""
 
     act: Callable[[Job[Any], Connection], Any]
     error_class: str
 
 
-WRONGS: Mapping[str, Wrong] = {
-    "probe that swallows a failed statement": Wrong(_swallow, "SharedTransaction"),
-    "probe that ends the transaction": Wrong(_commit, "SharedTransaction"),
-    "probe that returns nothing": Wrong(_forget, "TypeError"),
-    "probe with a reason that is no text": Wrong(_bad_reason, "TypeError"),
-    "probe that orders an invalid follower": Wrong(_bad_follower, "InvalidPayload"),
+MISTAKES: Mapping[str, Mistake] = {
+    "probe that swallows a failed statement": Mistake(_swallow, "SharedTransaction"),
+    "probe that ends the transaction": Mistake(_commit, "SharedTransaction"),
+    "probe that returns nothing": Mistake(_forget, "TypeError"),
+    "probe with a reason that is no text": Mistake(_bad_reason, "TypeError"),
+    "probe that orders an invalid follower": Mistake(_bad_follower, "InvalidPayload"),
 }
 """By the probe's note."""
 
@@ -85,9 +85,9 @@ WRONGS: Mapping[str, Wrong] = {
 def perform(saboteur: Saboteur, honest: Callable[[Job[Any], Connection], Outcome], job: Job[Any], tx: Any) -> Any:
     """`functions.upkeep.probe.perform`, and what the note says on top of it."""
     outcome = honest(job, tx)
-    if (wrong := WRONGS.get(job.payload.note)) and job.attempts == 0:
+    if (mistake := MISTAKES.get(job.payload.note)) and job.attempts == 0:
         saboteur.note(job.payload.note)
-        return wrong.act(job, tx)
+        return mistake.act(job, tx)
     if saboteur.on(DEADLOCKS) and saboteur.strikes(DEADLOCKING):
         _take_two_locks(saboteur, tx)
     return outcome

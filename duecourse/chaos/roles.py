@@ -88,11 +88,17 @@ def _guard(saboteur: Saboteur, run: Callable[[], int]) -> int:
         time.sleep(AWAY_SECONDS)
     except Exception as error:  # noqa: BLE001 - an invocation that failed is a finding, not the end of the run
         if not (is_outage(error) or is_conflict(error)):
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
-            saboteur.note(f"exception {type(error).__name__} at {place}: {error_text(error)[:ERROR_LIMIT]!r}")
+            saboteur.note(f"exception {type(error).__name__} at {_place(error)}: {error_text(error)[:ERROR_LIMIT]!r}")
         time.sleep(AWAY_SECONDS)
     return 0
+
+
+def _place(error: Exception) -> str:
+    """Where in the flow it was raised, or let through from a library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "/functions/" in frame.filename and "/functions/db/" not in frame.filename]
+    last = (ours or frames)[-1]
+    return f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119
 
 
 def _serve_one(name: str, saboteur: Saboteur) -> int:

@@ -17,7 +17,7 @@ from duecourse.chaos.plan import Plan
 from duecourse.chaos.roles import LEASE_SECONDS, SWEEP_SECONDS, VISIBILITY_SECONDS
 from duecourse.chaos.saboteur import DOUBT
 from duecourse.chaos.stage import Stage
-from duecourse.chaos.verdict import Mailbox, Verdict, judge
+from duecourse.chaos.verdict import Observed, Verdict, judge
 from duecourse.local.stack import Step
 from duecourse.local.state import Home
 from functions.db.engine import is_outage
@@ -36,10 +36,7 @@ LEFT = text("""
             WHERE state = 'intended' AND intended_at < clock_timestamp() - interval '5 seconds') AS doubted
     FROM (SELECT type, created_at, closed_at IS NULL AND state <> 'dead' AS open FROM jobs) AS job
 """)
-DEAD = text("""
-    SELECT id, error_class, extract(epoch FROM died_at)::float8 AS died FROM jobs
-    WHERE died_at IS NOT NULL
-""")
+DEAD = text("SELECT id, error_class, extract(epoch FROM died_at)::float8 AS died FROM jobs WHERE died_at IS NOT NULL")
 REJECTED = text("SELECT count(*) FROM rejected_messages")
 
 
@@ -119,7 +116,7 @@ def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
             drained = _drain(stage)
             note(f"{drained.seconds:.0f} s, with the mails in doubt {drained.mails_seconds:.0f} s")
         with step("Counting") as note, stage.load.engine.begin() as tx:
-            verdict = judge(tx, stage.load.ordered, _mailbox(stage, drained))
+            verdict = judge(tx, stage.load.ordered, _observed(stage, drained))
             rejected = int(tx.execute(REJECTED).scalar_one())
             note("nothing lost, nothing doubled" if verdict.ok else "NOT as it should be")
     finally:
@@ -142,10 +139,10 @@ def run(plan: Plan, home: Home, *, step: Step) -> Outcome:
     )
 
 
-def _mailbox(stage: Stage, drained: Drained) -> Mailbox:
+def _observed(stage: Stage, drained: Drained) -> Observed:
     provider = stage.provider
     accepted, attempts = ([(at, UUID(job)) for at, job in some] for some in (provider.accepted, provider.attempts))
-    return Mailbox(accepted, attempts, stage.load.places, drained.crashed)
+    return Observed(accepted, attempts, stage.load.places, drained.crashed)
 
 
 def _play(stage: Stage, plan: Plan) -> None:

@@ -129,7 +129,8 @@ def fates_of(role: str) -> list[Fate]:
     return [Fate(point) for point in points] + [Fate(point, stalls=True) for point in points if point.leased]
 
 
-# In a run of minutes no one can wait for half an hour. Every wait keeps its order of size relative to the others.
+# In a run of minutes no one can wait for half an hour. Every wait keeps its order of size relative to the others. Of a
+# mapping only the entries named change.
 CLOCKS: Mapping[str, Mapping[str, object]] = {
     "functions.pipeline.batch": {"OUTAGE_FIRST_SECONDS": 1, "OUTAGE_LONGEST_SECONDS": 8},
     "functions.pipeline.admit": {"TWIN_SECONDS": 2},
@@ -137,6 +138,10 @@ CLOCKS: Mapping[str, Mapping[str, object]] = {
     "functions.pipeline.worker": {"OUT_OF_TURN_SECONDS": 1},
     "functions.pipeline.sweep": {"FIRST_RESEND_SECONDS": 8},
     "functions.aws.clients": {"READ_TIMEOUT_SECONDS": 3},
+    # Longer than PostgreSQL takes to see a deadlock, shorter than the rest of an invocation in which a job may start.
+    "functions.db.sessions": {
+        "SETTINGS": {"lock_timeout": "1300ms", "idle_in_transaction_session_timeout": "8s"},
+    },
     "functions.aws.ses": {"RATE_SECONDS": 1.0, "AWAY_SECONDS": 3.0, "PAUSE_SECONDS": 3.0, "QUOTA_SECONDS": 3.0},
     "functions.email.eligibility": {"DOUBT": DOUBT, "DOUBT_STEP": timedelta(seconds=2)},
 }
@@ -222,8 +227,8 @@ def changed_modules() -> frozenset[str]:
 def change(module: ModuleType, saboteur: Saboteur) -> None:
     """Give a freshly imported module its kill points and clocks. A name that is gone is an error, not a gap."""
     for name, value in CLOCKS.get(module.__name__, {}).items():
-        getattr(module, name)
-        setattr(module, name, value)
+        old = getattr(module, name)
+        setattr(module, name, {**old, **value} if isinstance(value, Mapping) else value)
     if module.__name__ in WALL_CLOCKS:
         getattr(module, "datetime")  # noqa: B009 - it has to be there
         vars(module)["datetime"] = _wrong_clock(saboteur)

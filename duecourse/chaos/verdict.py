@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from duecourse.chaos.load import PROBES, WRONG, Kind
-from duecourse.chaos.misbehave import WRONGS
+from duecourse.chaos.load import MISTAKEN, PROBES, Kind
+from duecourse.chaos.misbehave import MISTAKES
 from duecourse.chaos.turns import Place, overtaken
 from functions.pipeline.conservation import conservation
 
@@ -67,7 +67,7 @@ EXPECTED: Mapping[Kind, Failures] = {
     Kind.GIVEN_UP: Failures(1, 1, "GiveUp"),
     # Sent again at once when in doubt, which is an attempt.
     Kind.CRITICAL: Failures(0, 99, "Retry"),
-    **{kind: Failures(1, 1, WRONGS[kind].error_class) for kind in WRONG},
+    **{kind: Failures(1, 1, MISTAKES[kind].error_class) for kind in MISTAKEN},
 }
 NONE = Failures(0, 0)
 
@@ -107,20 +107,20 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        return not any(getattr(self, name) for name in WRONG_NUMBERS) and self.conservation
+        return not any(getattr(self, name) for name in MUST_BE_ZERO) and self.conservation
 
     def as_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, **asdict(self)}
 
 
-WRONG_NUMBERS = (
+MUST_BE_ZERO = (
     "lost", "doubled_effects", "doubled_mails", "stuck", "unordered", "charged", "out_of_order", "misjudged",
 )  # fmt: skip
 """Of a verdict: each has to be 0."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mailbox:
+class Observed:
     """What the provider, the producer and the drain remember of the run's mails; instants in seconds since 1970."""
 
     accepted: Sequence[tuple[float, UUID]] = ()
@@ -145,13 +145,13 @@ class _Count:
             self.examples.append(f"{what}: {who}: {why}")
 
 
-def judge(tx: Connection, ordered: Mapping[UUID, Kind], mailbox: Mailbox) -> Verdict:
+def judge(tx: Connection, ordered: Mapping[UUID, Kind], observed: Observed) -> Verdict:
     """Compare what was ordered with what is there."""
     jobs = {row.id: row for row in tx.execute(JOBS)}
     effects = {row.job_id: row.n for row in tx.execute(EFFECTS)}
     failures = {row.job_id: row for row in tx.execute(FAILURES)}
     mails: dict[UUID, list[float]] = defaultdict(list)
-    for at, job_id in mailbox.accepted:
+    for at, job_id in observed.accepted:
         mails[job_id].append(at)
     count = _Count()
     kinds = _in_force(ordered, jobs)
@@ -163,7 +163,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], mailbox: Mailbox) -> Ver
             count.wrong("stuck", who, job.standing)
         else:
             _check_end(count, who, kind, job)
-            _check_failures(count, who, kind, failures.get(job_id), again=job_id in mailbox.crashed)
+            _check_failures(count, who, kind, failures.get(job_id), again=job_id in observed.crashed)
             if kind in PROBES:
                 _check_effects(count, who, job, effects.get(job_id, 0), "doubled effects")
             elif kind is not Kind.REFRESH:
@@ -172,7 +172,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], mailbox: Mailbox) -> Ver
                 apart = "".join(f", {at - times[0]:.1f} s after the first" for at in times[1:])
                 _check_effects(count, who + apart, job, len(times), doubled)
     _check_others(count, [job for job_id, job in jobs.items() if job_id not in kinds and job_id not in ordered])
-    _check_turns(count, tx, jobs, mailbox)
+    _check_turns(count, tx, jobs, observed)
     history = tx.execute(HISTORY).one()
     losses = tx.execute(LOSSES).one()
     return Verdict(
@@ -186,7 +186,7 @@ def judge(tx: Connection, ordered: Mapping[UUID, Kind], mailbox: Mailbox) -> Ver
         misjudged=count.times["misjudged"],
         conservation=conservation(tx).holds,
         enqueued=len(kinds),
-        mails=len(mailbox.accepted),
+        mails=len(observed.accepted),
         doubled_critical=count.times["doubled critical"],
         runs_lost=losses.runs,
         examples=[example for example in count.examples if not example.startswith("doubled critical")],
@@ -217,17 +217,17 @@ def _check_others(count: _Count, jobs: Sequence[Any]) -> None:
             count.wrong("unordered", f"{job.type} {job.id}", f"is {job.state}")
 
 
-def _check_turns(count: _Count, tx: Connection, jobs: Mapping[UUID, Any], mailbox: Mailbox) -> None:
+def _check_turns(count: _Count, tx: Connection, jobs: Mapping[UUID, Any], observed: Observed) -> None:
     heard: dict[UUID, float] = {}
-    for at, job_id in mailbox.attempts:
+    for at, job_id in observed.attempts:
         heard[job_id] = min(at, heard.get(job_id, at))
     began = {row.job_id: row.at for row in tx.execute(BEGAN)}
-    for job_id, at in mailbox.crashed.items():
+    for job_id, at in observed.crashed.items():
         began[job_id] = min(at, began.get(job_id, at))
-    for job_id in mailbox.places.keys() - heard.keys() - began.keys():
+    for job_id in observed.places.keys() - heard.keys() - began.keys():
         if job_id in jobs and jobs[job_id].state not in OPEN_STATES:
             began[job_id] = jobs[job_id].started or 0.0  # it ended without a word to anybody
-    for found in overtaken(mailbox.places, heard, began):
+    for found in overtaken(observed.places, heard, began):
         why = f"{found.by} was heard of {found.seconds:.1f} s before it had started"
         count.wrong("out of order", f"mail {found.job}", why)
 

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 
 from duecourse.chaos import applications, misbehave
 from duecourse.chaos.applications import Applications
-from duecourse.chaos.load import MAILS, OPEN, WRONG, Kind, Load, Order
+from duecourse.chaos.load import MAILS, MISTAKEN, OPEN, Kind, Load, Order
 from duecourse.chaos.mails import MAILS_PER_READER, Mails, Reader, make_readers
 from duecourse.chaos.saboteur import Saboteur, Spec
-from duecourse.chaos.verdict import Mailbox, judge
+from duecourse.chaos.verdict import Observed, judge
 from functions.core.catalog import CATALOG
 from functions.core.resolve import resolve
 from functions.db.settings import DatabaseSettings, load_settings
@@ -81,22 +81,22 @@ def _places_by_reader(load: Load) -> Counter[str]:
 def test_handlers_that_get_it_wrong_cost_themselves_an_attempt_and_their_neighbours_nothing(
     database: Engine, queues: Queues, load: Load, sabotaged: Saboteur
 ) -> None:
-    kinds = [kind for wrong in sorted(WRONG) for kind in (Kind.PLAIN, wrong, wrong, wrong, wrong, Kind.RETRIED)]
+    kinds = [kind for wrong in sorted(MISTAKEN) for kind in (Kind.PLAIN, wrong, wrong, wrong, wrong, Kind.RETRIED)]
     _commit(load, *map(load.order, kinds))
     _work_off(database, queues)
     with database.begin() as tx:
-        verdict = judge(tx, load.ordered, Mailbox())
+        verdict = judge(tx, load.ordered, Observed())
     assert verdict.ok, verdict.examples
     assert verdict.enqueued == len(kinds)
     done = Counter(line.split("\t")[1] for line in Path(sabotaged.spec.log).read_text().splitlines())
-    assert done == dict.fromkeys(WRONG, 4)
+    assert done == dict.fromkeys(MISTAKEN, 4)
 
 
 def test_a_handler_that_was_to_get_it_wrong_and_did_not_is_seen(database: Engine, queues: Queues, load: Load) -> None:
     _commit(load, *map(load.order, (Kind.PLAIN, Kind.ENDING)))
     _work_off(database, queues)
     with database.begin() as tx:
-        assert judge(tx, load.ordered, Mailbox()).misjudged == 1
+        assert judge(tx, load.ordered, Observed()).misjudged == 1
 
 
 @pytest.mark.parametrize("first_commits", [True, False])
@@ -124,7 +124,7 @@ def test_two_applications_with_the_same_keys_in_opposite_orders_and_one_commits(
     load.settle_doubts()
     _work_off(database, queues)
     with database.begin() as tx:
-        verdict = judge(tx, load.ordered, Mailbox())
+        verdict = judge(tx, load.ordered, Observed())
     assert verdict.ok, verdict.examples
     assert verdict.enqueued == 40 + len(wanted)
 

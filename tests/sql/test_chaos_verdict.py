@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from duecourse.chaos.load import PROBES, Kind
 from duecourse.chaos.turns import Place
-from duecourse.chaos.verdict import WRONG_NUMBERS, Mailbox, Verdict, judge
+from duecourse.chaos.verdict import MUST_BE_ZERO, Observed, Verdict, judge
 from functions.core.job import JobRequest
 from tests.harness import order, probe
 
@@ -32,7 +32,7 @@ def _affect(tx: Connection, *ids: UUID) -> None:
 
 
 def _found(verdict: Verdict) -> dict[str, int]:
-    return {name: count for name in (*WRONG_NUMBERS, "doubled_critical") if (count := getattr(verdict, name))}
+    return {name: count for name in (*MUST_BE_ZERO, "doubled_critical") if (count := getattr(verdict, name))}
 
 
 def _fail(tx: Connection, job_id: UUID, run: int, outcome: str, error_class: str, *, counted: bool = True) -> None:
@@ -51,7 +51,7 @@ def test_all_as_it_should_be(database: Engine) -> None:
         done, mail = order(tx, probe(), probe())
         _complete(tx, done, mail)
         _affect(tx, done)
-        verdict = judge(tx, {done: Kind.PLAIN, mail: Kind.MAIL}, Mailbox([(0.0, mail)]))
+        verdict = judge(tx, {done: Kind.PLAIN, mail: Kind.MAIL}, Observed([(0.0, mail)]))
     assert verdict.ok
     assert _found(verdict) == {}
     assert (verdict.enqueued, verdict.mails) == (2, 1)
@@ -72,7 +72,7 @@ def test_a_probe(database: Engine, effects: int, completes: bool, found: dict[st
         if completes:
             _complete(tx, job_id)
         _affect(tx, *[job_id] * effects)
-        verdict = judge(tx, {job_id: Kind.PLAIN}, Mailbox())
+        verdict = judge(tx, {job_id: Kind.PLAIN}, Observed())
     assert _found(verdict) == found
     assert not verdict.ok
 
@@ -89,7 +89,7 @@ def test_a_mail(database: Engine, kind: Kind, mails: int, found: dict[str, int],
     with database.begin() as tx:
         [job_id] = order(tx, probe())
         _complete(tx, job_id)
-        verdict = judge(tx, {job_id: kind}, Mailbox([(60.0 * n, job_id) for n in range(mails)]))
+        verdict = judge(tx, {job_id: kind}, Observed([(60.0 * n, job_id) for n in range(mails)]))
     if "doubled_mails" in found:
         assert "60.0 s after the first" in verdict.examples[0]
     assert _found(verdict) == found
@@ -101,7 +101,7 @@ def test_a_job_that_is_gone_or_ended_otherwise_is_lost(database: Engine) -> None
         [completed] = order(tx, probe(give_up=True))
         _complete(tx, completed)
         _affect(tx, completed)
-        verdict = judge(tx, {uuid4(): Kind.PLAIN, completed: Kind.GIVEN_UP}, Mailbox())
+        verdict = judge(tx, {uuid4(): Kind.PLAIN, completed: Kind.GIVEN_UP}, Observed())
     assert _found(verdict) == {"lost": 2, "misjudged": 1}
     assert any("not in the ledger" in example for example in verdict.examples)
 
@@ -109,7 +109,7 @@ def test_a_job_that_is_gone_or_ended_otherwise_is_lost(database: Engine) -> None
 def test_a_job_that_nobody_ordered(database: Engine) -> None:
     with database.begin() as tx:
         order(tx, probe())
-        verdict = judge(tx, {}, Mailbox())
+        verdict = judge(tx, {}, Observed())
     assert _found(verdict) == {"unordered": 1}
 
 
@@ -120,7 +120,7 @@ def test_a_death_of_the_worker_must_not_cost_an_attempt(database: Engine) -> Non
         _affect(tx, job_id)
         _fail(tx, job_id, 1, "lost", "Lost", counted=False)
         _fail(tx, job_id, 2, "lost", "Lost")
-        verdict = judge(tx, {job_id: Kind.PLAIN}, Mailbox())
+        verdict = judge(tx, {job_id: Kind.PLAIN}, Observed())
     assert _found(verdict) == {"charged": 1}
     assert verdict.runs_lost == 2
 
@@ -153,7 +153,7 @@ def test_a_job_is_charged_for_what_it_did_and_nothing_else(
             _fail(tx, job_id, run, "failed", error_class)
         if kind in PROBES:
             _affect(tx, job_id)
-        verdict = judge(tx, {job_id: kind}, Mailbox([(0.0, job_id)]))
+        verdict = judge(tx, {job_id: kind}, Observed([(0.0, job_id)]))
     assert _found(verdict) == ({"misjudged": 1} if misjudged else {})
 
 
@@ -164,8 +164,8 @@ def test_a_job_redriven_after_a_crash_may_fail_anew(database: Engine) -> None:
         _affect(tx, job_id)
         for run in (1, 5):
             _fail(tx, job_id, run, "failed", "SharedTransaction")
-        assert _found(judge(tx, {job_id: Kind.ENDING}, Mailbox())) == {"misjudged": 1}
-        assert _found(judge(tx, {job_id: Kind.ENDING}, Mailbox(crashed={job_id: 2.0}))) == {}
+        assert _found(judge(tx, {job_id: Kind.ENDING}, Observed())) == {"misjudged": 1}
+        assert _found(judge(tx, {job_id: Kind.ENDING}, Observed(crashed={job_id: 2.0}))) == {}
 
 
 def test_an_order_is_done_by_the_job_that_has_its_key(database: Engine) -> None:
@@ -181,11 +181,11 @@ def test_an_order_is_done_by_the_job_that_has_its_key(database: Engine) -> None:
         )
         _complete(tx, first)
         _affect(tx, first)
-        assert _found(judge(tx, {second: Kind.PLAIN}, Mailbox())) == {}
+        assert _found(judge(tx, {second: Kind.PLAIN}, Observed())) == {}
         _affect(tx, first)
-        assert _found(judge(tx, {second: Kind.PLAIN}, Mailbox())) == {"doubled_effects": 1}
+        assert _found(judge(tx, {second: Kind.PLAIN}, Observed())) == {"doubled_effects": 1}
         tx.execute(text("UPDATE jobs SET dedup_key = NULL WHERE id = :first"), {"first": first})
-        assert _found(judge(tx, {first: Kind.PLAIN, second: Kind.PLAIN}, Mailbox()))["lost"] == 1
+        assert _found(judge(tx, {first: Kind.PLAIN, second: Kind.PLAIN}, Observed()))["lost"] == 1
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_the_order_of_first_starts(
         _complete(tx, *mails)
         for run, outcome in enumerate(runs, 1):
             _fail(tx, mails[0], run, outcome, outcome, counted=False)
-        mailbox = Mailbox(
+        observed = Observed(
             accepted=[(400.0, mail) for mail in mails],
             attempts=[(at, mails[which]) for at, which in attempts],
             places={mail: Place("group", n, timed=False, due_from=n, due_until=n) for n, mail in enumerate(mails)},
         )
-        verdict = judge(tx, dict.fromkeys(mails, Kind.MAIL), mailbox)
+        verdict = judge(tx, dict.fromkeys(mails, Kind.MAIL), observed)
     assert _found(verdict) == ({"out_of_order": 1} if out_of_order else {})
 
 
@@ -221,11 +221,11 @@ def test_a_mail_that_died_of_its_workers_had_its_turn(database: Engine) -> None:
     with database.begin() as tx:
         mails = order(tx, probe(), probe())
         _complete(tx, *mails)
-        mailbox = Mailbox(
+        observed = Observed(
             accepted=[(400.0, mail) for mail in mails],
             attempts=[(350.0, mails[1]), (400.0, mails[0])],
             places={mail: Place("group", n, timed=False, due_from=n, due_until=n) for n, mail in enumerate(mails)},
             crashed={mails[0]: 300.0},
         )
-        assert _found(judge(tx, dict.fromkeys(mails, Kind.MAIL), mailbox)) == {}
-        assert _found(judge(tx, dict.fromkeys(mails, Kind.MAIL), replace(mailbox, crashed={}))) == {"out_of_order": 1}
+        assert _found(judge(tx, dict.fromkeys(mails, Kind.MAIL), observed)) == {}
+        assert _found(judge(tx, dict.fromkeys(mails, Kind.MAIL), replace(observed, crashed={}))) == {"out_of_order": 1}

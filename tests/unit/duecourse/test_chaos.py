@@ -16,7 +16,7 @@ from duecourse.chaos import saboteur
 from duecourse.chaos.plan import Fault, make_plan
 from duecourse.chaos.report import write_page
 from duecourse.chaos.saboteur import DOUBT, POINTS, Point, Saboteur, Spec
-from duecourse.chaos.verdict import WRONG_NUMBERS
+from duecourse.chaos.verdict import MUST_BE_ZERO
 from functions.core.catalog import CATALOG
 
 
@@ -56,6 +56,9 @@ for tampering in saboteur.TAMPERINGS:
     getattr(importlib.import_module(module), name)
 from functions.email import eligibility, worker as mails
 from functions.pipeline import worker
+from functions.db import sessions
+assert sessions.SETTINGS["lock_timeout"] == "1300ms"
+assert sessions.SETTINGS["client_encoding"] == "UTF8"
 print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds(), mails.handle is worker.handle)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -133,7 +136,7 @@ def test_the_page_takes_the_figures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     places = "".join(f"<!-- measured: {name} -->\nearlier\n<!-- end -->\n" for name in ("runs", "faults", "peers"))
     page.write_text(f"# Before\n{places}after\n")
-    counts = dict.fromkeys(WRONG_NUMBERS, 0)
+    counts = dict.fromkeys(MUST_BE_ZERO, 0)
     run = {
         "seed": 5, "enqueued": 1234, "mails": 9, "doubled_critical": 1, "runs_lost": 7, "crashed": 0,
         "conservation": True, "faults": {"killed at random": 3, "poison flood": 1},
