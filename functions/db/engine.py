@@ -156,8 +156,11 @@ def is_not_migrated(error: BaseException) -> bool:
 
 
 def is_nobodys_fault(error: BaseException) -> bool:
-    """Whether no job is to blame: the database is away, behind the code or not configured, or others won."""
-    return is_outage(error) or is_conflict(error) or is_not_migrated(error) or isinstance(error, ConfigurationError)
+    """Whether no job is to blame, outside of its own code: the database is away, behind the code or not configured,
+    others won, or a statement of ours was cancelled, most often since the invocation ends.
+    """
+    expected = is_outage(error) or is_conflict(error) or is_too_slow(error) or is_not_migrated(error)
+    return expected or isinstance(error, ConfigurationError)
 
 
 def sqlstate(error: BaseException) -> str:
