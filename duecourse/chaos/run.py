@@ -36,10 +36,7 @@ LEFT = text("""
             WHERE state = 'intended' AND intended_at < clock_timestamp() - interval '5 seconds') AS doubted
     FROM (SELECT type, created_at, closed_at IS NULL AND state <> 'dead' AS open FROM jobs) AS job
 """)
-DEAD = text("""
-    SELECT id, error_class, extract(epoch FROM died_at)::float8 AS died FROM jobs
-    WHERE died_at IS NOT NULL
-""")
+DEAD = text("SELECT id, error_class, extract(epoch FROM died_at)::float8 AS died FROM jobs WHERE died_at IS NOT NULL")
 REJECTED = text("SELECT count(*) FROM rejected_messages")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESERVE_SECONDS = 5.0
 """Kept at the end of an invocation, so that a worker whose database is silent can still hand its messages back."""
 LEAST_SECONDS = 1.0
-"""What the database gets even when time is up: an invocation that is nearly over may still get an answer in time."""
+"""What the database gets of an invocation that begins with less: it may still get its answers in time."""
 
 NOT_ZERO_SECONDS = 0.01
 """A timeout of zero would mean: do not wait at all, and fail at once."""
@@ -28,7 +28,6 @@ class _Limit:
     ends_at: float
     """On the monotonic clock."""
     reserve_seconds: float
-    least_seconds: float
 
 
 _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
@@ -40,7 +39,8 @@ def deadline(context: Any) -> Iterator[None]:
     if context is None:
         yield
         return
-    with _limited(context.get_remaining_time_in_millis() / 1000, RESERVE_SECONDS, LEAST_SECONDS):
+    seconds = max(context.get_remaining_time_in_millis() / 1000, LEAST_SECONDS)
+    with _limited(seconds, RESERVE_SECONDS):
         yield
 
 
@@ -48,7 +48,7 @@ def deadline(context: Any) -> Iterator[None]:
 def at_most(seconds: float) -> Iterator[None]:
     """Within this block the database has so many seconds, or what the deadline around it leaves, if that is less."""
     left = patience()
-    with _limited(seconds if left is None else min(seconds, left), 0.0, NOT_ZERO_SECONDS):
+    with _limited(seconds if left is None else min(seconds, left), 0.0):
         yield
 
 
@@ -61,7 +61,7 @@ def patience() -> float | None:
     if limit is None:
         return None
     left = limit.ends_at - time.monotonic()
-    return max(left - limit.reserve_seconds, left / 2, limit.least_seconds)
+    return max(left - limit.reserve_seconds, left / 2, NOT_ZERO_SECONDS)
 
 
 def is_near() -> bool:
@@ -71,8 +71,8 @@ def is_near() -> bool:
 
 
 @contextmanager
-def _limited(seconds: float, reserve_seconds: float, least_seconds: float) -> Iterator[None]:
-    token = _limit.set(_Limit(time.monotonic() + seconds, reserve_seconds, least_seconds))
+def _limited(seconds: float, reserve_seconds: float) -> Iterator[None]:
+    token = _limit.set(_Limit(time.monotonic() + seconds, reserve_seconds))
     try:
         yield
     finally:

@@ -114,10 +114,11 @@ def _run(context: Any) -> dict[str, Any]:
     def look() -> None:
         nonlocal sent
         sent += drain(within=drain_seconds(context)).sent
+        with transaction() as tx:
+            decide_contested(tx)
 
     while True:
         passes += 1
-        _survive("contested_keys_not_decided", _decide_keys)
         _survive("outbox_unreachable", look)
         if _seconds_left(context) < RESERVE_SECONDS + PAUSE_SECONDS:
             break
@@ -151,11 +152,6 @@ def _survive(message: str, step: Callable[[], None]) -> None:
         if not is_nobodys_fault(error):
             raise
         observe.logger().error(message, error=observe.summary(error))
-
-
-def _decide_keys() -> None:
-    with transaction() as tx:
-        decide_contested(tx)
 
 
 def _beat(sent: int) -> None:

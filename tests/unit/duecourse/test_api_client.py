@@ -146,7 +146,7 @@ def test_many_jobs_are_counted_and_asked_about_before_they_are_changed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUECOURSE_TOKEN", TOKEN)
-    counted = {"matched": 7, "other_states": {"active": 2}, "changed": 0, "more": False}
+    counted = {"matched": 7, "other_states": {"active": 2}, "changed": 0, "key_taken": 0, "more": False}
     server.answers["/jobs/email/remove"] = (200, counted)
     arguments = ["jobs", "remove", "email", "--state", "dead", "-t", server.url]
     for more, given, code in ((["--dry-run"], "", 0), ([], "n\n", 1)):
