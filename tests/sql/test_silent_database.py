@@ -194,7 +194,7 @@ def test_patience_shrinks_with_the_time_and_never_ends_before_it() -> None:
     assert patience() is None
     with deadline(None):
         assert patience() is None
-    for seconds, expected in [(60.0, 55.0), (10.0, 5.0), (4.0, 2.0), (0.0, 1.0)]:
+    for seconds, expected in [(60.0, 55.0), (10.0, 5.0), (4.0, 2.0), (0.0, 0.5)]:
         with deadline(Context(seconds=seconds)):
             assert patience() == pytest.approx(expected, abs=0.05)
             with at_most(1.0):
