@@ -136,7 +136,7 @@ CLOCKS: Mapping[str, Mapping[str, object]] = {
     "functions.pipeline.admit": {"TWIN_SECONDS": 2},
     "functions.pipeline.perform": {"UNKNOWN_TYPE_SECONDS": 2},
     "functions.pipeline.worker": {"OUT_OF_TURN_SECONDS": 1},
-    "functions.pipeline.sweep": {"FIRST_RESEND_SECONDS": 8},
+    "functions.pipeline.sweep": {"FIRST_RESEND": timedelta(seconds=8)},
     "functions.aws.clients": {"READ_TIMEOUT_SECONDS": 3},
     # Longer than PostgreSQL takes to see a deadlock, shorter than the rest of an invocation in which a job may start.
     "functions.db.sessions": {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -64,6 +66,28 @@ print(worker.claim.__wrapped__.__module__, eligibility.DOUBT.total_seconds(), ma
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["functions.pipeline.ledger", str(DOUBT.total_seconds()), "True"]
+
+
+@pytest.mark.parametrize("name", sorted(saboteur.CLOCKS))
+def test_no_clock_was_read_before_it_is_changed(name: str) -> None:
+    """What a module makes of it while it is imported would keep the true length."""
+    tree = ast.parse(Path(importlib.import_module(name).__file__ or "").read_text())
+    early = [node for statement in tree.body for node in _at_import(statement)]
+    read = {node.id for node in early if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert not read & saboteur.CLOCKS[name].keys()
+
+
+def _at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """What is evaluated while the module is imported: not the bodies of functions, but their defaults."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        evaluated: list[ast.AST] = [*node.args.defaults, *filter(None, node.args.kw_defaults), *node.decorator_list]
+    elif isinstance(node, ast.Lambda):
+        evaluated = [*node.args.defaults]
+    else:
+        yield node
+        evaluated = [*ast.iter_child_nodes(node)]
+    for child in evaluated:
+        yield from _at_import(child)
 
 
 def test_a_point_that_is_gone_is_an_error(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
