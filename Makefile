@@ -36,7 +36,7 @@ test-lambda-python: $(UV) ## unit and sql tests on the Python that Lambda runs, 
 	python=$${python:-$$($(UV) python find $(LAMBDA_PYTHON) --no-python-downloads 2>/dev/null)}; \
 	if [ -z "$$python" ]; then echo 'skipped: no Python $(LAMBDA_PYTHON) on this machine'; exit 0; fi; \
 	UV_PROJECT_ENVIRONMENT=.duecourse/python-$(LAMBDA_PYTHON) $(RUN) --python "$$python" \
-	    pytest tests/unit tests/sql -q -p no:cacheprovider
+	    pytest tests/unit tests/sql -q -n 4 --dist loadfile -p no:cacheprovider -m "not slow"
 
 .PHONY: bench
 bench: $(UV) ## every measurement against our rivals: 20 minutes; rewrites docs/performance.md

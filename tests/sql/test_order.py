@@ -343,7 +343,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(step, min_size=4, max_size=25))
 def test_first_starts_are_in_order_whatever_happens(
     line: Line, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[Any, ...]]
