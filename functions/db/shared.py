@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
-from functions.core.errors import SharedTransaction
+from functions.core.errors import DatabaseAway, SharedTransaction
 
 SAVEPOINT = "duecourse_job"
 """What a job's writes are rolled back to."""
@@ -43,7 +43,13 @@ class SharedConnection(Connection):
             " committed together with how they end; tx.begin_nested() makes a savepoint"
         )
 
-    commit = rollback = close = invalidate = detach = begin_twophase = _refuse
+    commit = rollback = close = detach = begin_twophase = _refuse
+
+    def invalidate(self, exception: BaseException | None = None) -> None:
+        """SQLAlchemy says so itself, with the reason, when the connection broke: a job has none to give."""
+        if exception is None:
+            self._refuse()
+        super().invalidate(exception)
 
 
 @contextmanager
@@ -67,10 +73,13 @@ def refuse_to_end(conn: Connection, _cursor: object, statement: str, *_: object)
 
 
 def has_ended(tx: Connection) -> bool:
-    """Whether the transaction was ended behind our back, or its connection was lost. Asks nobody: PostgreSQL tells its
-    state after each statement.
+    """Whether the transaction was ended behind our back. Asks nobody: PostgreSQL tells its state after each statement.
+
+    Raises `DatabaseAway` when the connection was lost, whatever the job made of the error that told it so.
     """
-    return tx.invalidated or not tx.in_transaction() or _status(tx) == IDLE
+    if tx.invalidated:
+        raise DatabaseAway("the connection to PostgreSQL broke")
+    return not tx.in_transaction() or _status(tx) == IDLE
 
 
 def why_unusable(tx: Connection) -> str | None:
