@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from functions.core.buckets import DURATION_BOUNDS
 from functions.core.job import ClaimedJob, State
 from functions.db.engine import pg_array
 
@@ -73,6 +74,34 @@ CLAIM_IN_TURN = text(f"""
         RETURNING {_COLUMNS}
     ) {_AS_JSON}
 """)
+
+
+def lost_runs(relation: str, why: str) -> str:
+    """Two parts of a WITH, for statements that take jobs from a worker that is gone: the runs of `relation` (columns of
+    jobs, and those that are `active` have a lease that is over) are recorded as lost, and counted.
+    """
+    return f"""attempt AS (
+        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
+        SELECT id, runs, 'lost', false, 'Lost', '{why}', started_at FROM {relation} WHERE state = 'active'
+        ON CONFLICT DO NOTHING
+    ), counted AS (
+        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
+        SELECT type, 'lost', 'duration', {len(DURATION_BOUNDS)}, count(*),
+               sum(extract(epoch FROM lease_until - started_at))
+        FROM {relation} WHERE state = 'active' GROUP BY type
+    )"""
+
+
+LOST = """
+    lost = j.lost + (j.state = 'active')::int,
+    lost_alone = j.lost_alone
+        + (j.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int
+"""
+SENT_AGAIN = f"""
+    state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END, {LOST}, claim_token = NULL, lease_until = NULL,
+    delivery = j.delivery + 1, sent_at = NULL
+"""
+"""Beside `lost_runs`, the SET lists for jobs `j`: their losses, and what it takes to send them under a new delivery."""
 
 _RECORD_RUNS = """
     INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)

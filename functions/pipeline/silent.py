@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from functions.core.buckets import DURATION_BOUNDS
+from functions.pipeline.ledger import SENT_AGAIN, lost_runs
 
 PASSED_SECONDS = 900
 """A job that was sent so much later and has started proves that the queue got past this one: SQS keeps no strict order,
@@ -156,23 +156,9 @@ RESEND = text(f"""
     ), silent AS MATERIALIZED (
         SELECT held.* FROM held
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[])) AS seen(id, delivery) USING (id, delivery)
-    ), attempt AS (
-        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
-        SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out and the message is gone', started_at
-        FROM silent WHERE state = 'active'
-        ON CONFLICT DO NOTHING
-    ), counted AS (
-        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
-        SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
-        FROM silent WHERE state = 'active' GROUP BY type
-    )
+    ), {lost_runs("silent", "the lease ran out and the message is gone")}
     UPDATE jobs AS j SET
-        state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
-        lost = j.lost + (j.state = 'active')::int,
-        lost_alone = j.lost_alone
-            + (j.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int,
-        claim_token = NULL, lease_until = NULL,
-        delivery = j.delivery + 1, sent_at = NULL, outbox_at = now(),
+        {SENT_AGAIN}, outbox_at = now(),
         resend_after = coalesce(j.resend_after, CAST(:first AS interval)) * 2
     FROM silent WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = silent.id
     RETURNING j.id
@@ -210,6 +196,5 @@ def resend(tx: Connection, found: Sequence[Row[Any]], *, first: timedelta) -> in
         "ids": [row.id for row in found],
         "deliveries": [row.delivery for row in found],
         "first": first,
-        "longest": len(DURATION_BOUNDS),
     }
     return len(tx.execute(RESEND, values).all())

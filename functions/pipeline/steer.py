@@ -14,9 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import State
+from functions.pipeline.ledger import LOST, lost_runs
 from functions.pipeline.redrive import FRESH
 
 
@@ -62,11 +62,7 @@ _BLOCKED = "(j.pending_parents > 0 OR EXISTS (SELECT FROM contested_keys AS c WH
 """It waits for other jobs, or for whose its deduplication key is."""
 
 _CHANGES: Mapping[Action, str] = {
-    Action.PAUSE: """
-        state = 'paused', outbox_at = NULL, sent_at = NULL, lost = j.lost + (held.state = 'active')::int,
-        lost_alone = j.lost_alone
-            + (held.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int
-    """,
+    Action.PAUSE: f"state = 'paused', outbox_at = NULL, sent_at = NULL, {LOST}",
     # In a FIFO group, one that has not started yet comes due now: what did meanwhile is before it.
     Action.RESUME: f"""
         state = CASE WHEN {_BLOCKED} THEN 'blocked'
@@ -105,16 +101,8 @@ _STATEMENTS = {
         ), chosen AS MATERIALIZED (
             SELECT * FROM held
             WHERE allowed AND (state <> 'dead' OR CAST(:action AS text) <> 'retry' OR id IN (SELECT id FROM may_live))
-        ), attempt AS (
-            INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
-            SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out before the run was settled', started_at
-            FROM chosen WHERE state = 'active'
-            ON CONFLICT DO NOTHING
-        ), counted AS (
-            INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
-            SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
-            FROM chosen WHERE state = 'active' GROUP BY type
-        ), changed AS (
+        ), {lost_runs("chosen", "the lease ran out before the run was settled")},
+        changed AS (
             UPDATE jobs AS j SET {change}, claim_token = NULL, lease_until = NULL
             FROM chosen AS held WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = held.id
             RETURNING j.id, j.state, j.dedup_key
@@ -146,7 +134,6 @@ def steer(
     """
     values: dict[str, Any] = {"ids": list(ids), "queue": queue, "tenant_id": tenant_id, "action": str(action)}
     values |= {"states": [str(state) for state in FROM[action]], "forgets": catalog.forgets(queue)}
-    values["longest"] = len(DURATION_BOUNDS)
     rows = tx.execute(_STATEMENTS[action], values)
     return [
         Steered(row.id, State(row.before), row.after and State(row.after), row.tenant_id, bool(row.key_taken))

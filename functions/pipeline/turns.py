@@ -14,9 +14,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from functions.core.buckets import DURATION_BOUNDS
 from functions.core.catalog import Catalog
-from functions.pipeline.ledger import Reference
+from functions.pipeline.ledger import SENT_AGAIN, Reference, lost_runs
 from functions.pipeline.triage import Judged, Verdict
 
 # A message came while an earlier member of its group had not started: that one's message is lost, was refused by SQS,
@@ -24,7 +23,7 @@ from functions.pipeline.triage import Judged, Verdict
 # that was sent and has not started goes back to the outbox, each behind what is before it. A group of which a member
 # runs elsewhere is left alone for as long as that one's lease lasts. A run whose lease is over, and whose message would
 # have come first, is recorded as lost.
-PUT_BACK = text("""
+PUT_BACK = text(f"""
     WITH member AS MATERIALIZED (
         SELECT id, group_key, turn, type, state, outbox_at, runs, started_at, lease_until FROM jobs
         WHERE queue = :queue AND group_key = ANY(CAST(:groups AS text[])) AND turn IS NOT NULL
@@ -39,23 +38,10 @@ PUT_BACK = text("""
                + row_number() OVER (PARTITION BY group_key ORDER BY turn, id) * interval '1 microsecond' AS send_at
         FROM member WHERE group_key NOT IN (SELECT group_key FROM running)
         WINDOW earlier AS (PARTITION BY group_key ORDER BY turn, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-    ), attempt AS (
-        INSERT INTO job_attempts (job_id, run, outcome, counted, error_class, error, started_at)
-        SELECT id, runs, 'lost', false, 'Lost', 'the lease ran out and the message is gone', started_at
-        FROM place WHERE state = 'active'
-        ON CONFLICT DO NOTHING
-    ), counted AS (
-        INSERT INTO job_run_deltas (type, outcome, measure, bucket, runs, seconds)
-        SELECT type, 'lost', 'duration', :longest, count(*), sum(extract(epoch FROM lease_until - started_at))
-        FROM place WHERE state = 'active' GROUP BY type
-    ), returned AS (
+    ), {lost_runs("place", "the lease ran out and the message is gone")},
+    returned AS (
         UPDATE jobs AS j SET
-            state = CASE j.state WHEN 'active' THEN 'retrying' ELSE j.state END,
-            lost = j.lost + (j.state = 'active')::int,
-            lost_alone = j.lost_alone
-                + (j.state = 'active' AND j.claimed_alone AND j.started_at > pg_postmaster_start_time())::int,
-            claim_token = NULL, lease_until = NULL,
-            delivery = j.delivery + 1, sent_at = NULL, outbox_at = place.send_at
+            {SENT_AGAIN}, outbox_at = place.send_at
         FROM place WHERE j.id = place.id AND place.outbox_at IS NULL
         RETURNING j.id
     )
@@ -74,7 +60,7 @@ class PutBack:
 
 def put_back(tx: Connection, groups: Sequence[str], *, queue: str) -> PutBack:
     """Send what these groups have sent and not started again, in the order of their turns. One statement."""
-    row = tx.execute(PUT_BACK, {"queue": queue, "groups": list(groups), "longest": len(DURATION_BOUNDS)}).one()
+    row = tx.execute(PUT_BACK, {"queue": queue, "groups": list(groups)}).one()
     return PutBack(frozenset(map(UUID, row.returned or ())), row.running_seconds or 0.0)
 
 
