@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.local.world import World, wait_for
 pytestmark = pytest.mark.slow
 
 PATIENCE_SECONDS = 60
-LATER = "2099-01-01T00:00:00Z"
+LATER = (datetime.now(UTC) + timedelta(days=365)).isoformat()
 
 
 @pytest.fixture(scope="module")
