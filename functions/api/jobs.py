@@ -25,7 +25,7 @@ from functions.core.errors import InvalidPayload, UnknownJobType
 from functions.core.job import JobRequest, State
 from functions.core.limits import LONGEST_DEDUP_KEY, LONGEST_WAIT_SECONDS
 from functions.db.engine import transaction
-from functions.pipeline.enqueue import enqueue, validate_payload
+from functions.pipeline.enqueue import check_orders, enqueue, validate_payload
 
 router = new_router()
 
@@ -208,7 +208,9 @@ def _request(order: Order, idempotency_key: str | None, caller: Caller) -> JobRe
         if CATALOG.job_type(order.type).system and caller.tenant_id is not None:
             raise problems.forbidden("jobs of this type concern every tenant; the token is of one")
         values["payload"] = validate_payload(order.type, order.payload).model_dump(mode="json")
-        return JobRequest(**values)
+        request = JobRequest(**values)
+        check_orders([request])
+        return request
     except UnknownJobType as error:
         raise problems.invalid("body.type", str(error)) from None
     except InvalidPayload as error:

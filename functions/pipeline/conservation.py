@@ -67,6 +67,15 @@ RESEAL = text(f"""
     FROM held
 """)
 
+# A seal with nothing below it, where there is none.
+FIRST_SEAL = text(f"""
+    WITH counted AS ({_COUNTED})
+    INSERT INTO job_seal (late, pruned)
+    SELECT coalesce(max(n) FILTER (WHERE state = 'late'), 0), coalesce(max(n) FILTER (WHERE state = 'pruned'), 0)
+    FROM counted
+    ON CONFLICT DO NOTHING
+""")
+
 RECOUNT = text("""
     WITH stop AS MATERIALIZED (
         SELECT id FROM jobs WHERE id >= :recount_id AND id < :seal ORDER BY id OFFSET :most LIMIT 1
@@ -100,7 +109,10 @@ def conservation(tx: Connection) -> Conservation:
 
 def check(tx: Connection) -> Conservation:
     """The same without reading the history, which is recounted a piece at a time; all is counted before it says no."""
-    row = tx.execute(SEALED).one()
+    row = tx.execute(SEALED).one_or_none()
+    if row is None:  # somebody emptied all tables
+        tx.execute(FIRST_SEAL)
+        return conservation(tx)
     counted = row.counted or {}
     late, pruned = counted.get("late", 0), counted.get("pruned", 0)
     below = row.jobs + (late - row.late) - (pruned - row.pruned)

@@ -80,6 +80,29 @@ def test_a_wrong_order_is_refused_with_the_reason(ask: Ask, body: Any, status: i
     assert (answer.status, answer.json["errors"][0]["location"]) == (status, where)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"run_at": "2199-01-01T00:00:00Z"},
+        {"run_at": "0001-01-01T00:00:00+14:00"},
+        {"run_at": "9999-12-31T23:59:59-14:00"},
+        {"deadline_at": "2199-01-01T00:00:00Z"},
+        {"delay_seconds": 4e8},
+        {"delay_seconds": -1},
+        {"correlation_id": "c" * 257},
+        {"dedup_key": "k", "dedup_window_seconds": 1e12},
+        {"payload": {"note": "x" * 300_000}},
+    ],
+    ids=", ".join,
+)
+def test_an_order_beyond_the_limits_is_refused_and_nothing_is_stored(
+    database: Engine, ask: Ask, wrong: dict[str, object]
+) -> None:
+    answer = ask("POST", "/jobs", body={"type": "upkeep.probe", "payload": {}} | wrong)
+    assert answer.status == 422, answer.text
+    assert ids_of(ask("GET", "/jobs/upkeep")) == []
+
+
 def test_a_job_is_paused_resumed_and_removed_each_with_its_row_in_the_audit(database: Engine, ask: Ask) -> None:
     with database.begin() as tx:
         tenant = new_tenant(tx)

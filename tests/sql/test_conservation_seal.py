@@ -162,3 +162,15 @@ def test_the_check_says_what_a_full_count_says_whatever_happened(
             gone = bool(tx.execute(text("DELETE FROM jobs WHERE id IN (SELECT id FROM jobs LIMIT 1)")).rowcount)
         assert check(tx).holds is conservation(tx).holds is not gone
         transaction.rollback()
+
+
+def test_where_the_seal_is_gone_all_is_counted_and_a_new_one_begins(database: Engine) -> None:
+    fill(database)
+    with database.begin() as tx:
+        tx.execute(text("TRUNCATE job_seal"))
+        populate(tx, NOW)
+    for _ in range(3):
+        with database.begin() as tx:
+            assert check(tx) == conservation(tx)
+    with database.begin() as tx:
+        assert seal(tx).jobs == len(State)
