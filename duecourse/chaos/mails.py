@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-MAILS_PER_READER = 8
+MAILS_PER_READER = 5
 """Of the 20 a day that a reader gets at most: a mail that was in doubt counts again."""
 READERS_AT_A_TIME = 5
 RESET = "email.password_reset"
