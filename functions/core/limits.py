@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from functions.core.jsonb import why_not_jsonb
-
 LARGEST_PAYLOAD = 262_144
 LARGEST_RESULT = 65_536
 LARGEST_CHECKPOINT = 262_144
@@ -44,14 +42,6 @@ def json_size(value: Any) -> int:
         elif isinstance(item, list | tuple):
             pending += item
     return size
-
-
-def why_not_stored(name: str, value: object, largest: int) -> str | None:
-    """Why a result or a checkpoint is not kept: jsonb cannot hold it, or it is larger than `largest` bytes as text."""
-    if why := why_not_jsonb(value):
-        return f"{name} is nothing PostgreSQL can store: {why}"
-    size = json_size(value)
-    return f"{name} is at most {largest} bytes as text, not {size}" if size > largest else None
 
 
 def why_not_instant(name: str, instant: datetime, now: datetime) -> str | None:

@@ -59,8 +59,7 @@ def _inserted(external: Sequence[Parcel], batch: Batch) -> dict[str, UUID | None
             raise
         if len(external) > 1:
             return {key: job_id for parcel in external for key, job_id in _inserted([parcel], batch).items()}
-        reject([(external[0].message, error_text(error))], batch.queue, batch.reply)
-        batch.tally.add("MessagesRejected", 1, queue=batch.queue)
+        reject([(external[0].message, error_text(error))], batch)
         return {}
     return {parcel.message.message_id: row.id for parcel, row in zip(external, enqueued, strict=True)}
 

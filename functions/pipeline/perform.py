@@ -186,7 +186,7 @@ def perform_inside(
     with shared(tx) as lent:
         for name, members in sets.items():
             code = _Code(catalog.job_type(name).perform, catalog)
-            endings = _all_or_each(partial(_swapped, code.outcomes, lent), members, tx)
+            endings = _all_or_each(partial(code.outcomes, lent=lent), members, tx)
             yield from zip((job.id for job in members), endings, strict=True)
         held: set[str | None] = set()
         for job in [job for job in jobs if job.type not in sets]:
@@ -209,7 +209,7 @@ def perform_outside(dotted: str, jobs: Sequence[Job[Any]], catalog: Catalog) -> 
     """
     code = _Code(dotted, catalog)
     with transaction() as tx, shared(tx) as lent:
-        prepared = _all_or_each(partial(_swapped, code.prepare, lent), jobs, tx, may_release=False)
+        prepared = _all_or_each(partial(code.prepare, lent=lent), jobs, tx, may_release=False)
     endings: dict[UUID, Ending] = {}
     chains: dict[object, list[tuple[Job[Any], Any]]] = {}
     for job, intent in zip(jobs, prepared, strict=True):
@@ -228,12 +228,8 @@ def record_outside(dotted: str, sent: Sequence[Sent], tx: Connection, catalog: C
     """Record what was sent, in the transaction that settles it."""
     code = _Code(dotted, catalog)
     with shared(tx) as lent:
-        outcomes = _all_or_each(partial(_swapped, code.record, lent), sent, tx, may_release=False)
+        outcomes = _all_or_each(partial(code.record, lent=lent), sent, tx, may_release=False)
     return {item.job.id: outcome for item, outcome in zip(sent, outcomes, strict=True)}
-
-
-def _swapped(run: Callable[[Sequence[Any], Connection], Sequence[Any]], lent: Connection, some: Sequence[Any]) -> Any:
-    return run(some, lent)
 
 
 def _all_or_each(

@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 from functions.db.engine import transaction
 from functions.pipeline import observe
+from functions.pipeline.batch import Batch
 from functions.pipeline.decide import HandBack
-from functions.pipeline.inbox import Message, Reply
+from functions.pipeline.inbox import Message
 
 # The body is not kept: it may be personal, and the dead-letter queue has it. A standard queue may deliver a message
 # twice in one batch, and an upsert may not meet a row twice.
@@ -24,16 +25,19 @@ REJECT = text("""
 """)
 
 
-def reject(rejected: Sequence[tuple[Message, str]], queue: str, reply: Reply) -> None:
-    """Record the reasons in one statement and hand the messages straight back: SQS's redrive policy does the rest."""
+def reject(rejected: Sequence[tuple[Message, str]], batch: Batch) -> None:
+    """Record the reasons in one statement, count them, and hand the messages straight back: SQS's redrive policy does
+    the rest.
+    """
     rows = [
         {"message_id": message.message_id, "reason": reason, "receives": message.receives}
         for message, reason in rejected
     ]
     with transaction() as tx:
-        tx.execute(REJECT, {"queue": queue, "rows": json.dumps(rows)})
+        tx.execute(REJECT, {"queue": batch.queue, "rows": json.dumps(rows)})
     for message, reason in rejected:
         observe.logger().error(
             "message_rejected", reason=reason, message_id=message.message_id, receives=message.receives
         )
-        reply.set(message.message_id, HandBack(0))
+        batch.reply.set(message.message_id, HandBack(0))
+    batch.tally.add("MessagesRejected", len(rejected), queue=batch.queue)

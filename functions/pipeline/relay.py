@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, text
 from functions.aws import sqs
 from functions.core.catalog import CATALOG, Catalog
 from functions.core.job import ENVELOPE_VERSION
+from functions.core.limits import LONGEST_CORRELATION_ID
 from functions.db.deadline import deadline
 from functions.db.engine import is_nobodys_fault, pg_array, transaction
 from functions.pipeline import observe
@@ -38,9 +39,8 @@ PAUSE_SECONDS = 1.0
 """Between two looks at the outbox: a due job leaves within about this."""
 RESERVE_SECONDS = 6.0
 """The function ends this much before its timeout, so that its marks and its heartbeat are committed by then."""
-CORRELATION_LIMIT = 256
-"""Characters of a correlation id in a message: ten messages must fit into 1 MiB, whatever old rows hold."""
 
+# Old rows may hold longer correlation ids: cut, so that ten messages fit into SQS's 1 MiB.
 # Which rows, and in which order, is said by take_due() (migration 0012).
 TAKE_DUE = text("""
     SELECT id, queue, type, tenant_id, delivery, left(correlation_id, :limit) AS correlation_id, group_key, locked
@@ -169,7 +169,7 @@ def _pass(sending: Sending, queues: Sequence[str], until: float, catalog: Catalo
             {
                 "queues": pg_array(name for name in queues if name not in closed),
                 "rows": ROWS_PER_PASS,
-                "limit": CORRELATION_LIMIT,
+                "limit": LONGEST_CORRELATION_ID,
                 "refused": pg_array(map(_id_of, sending.refused())),
                 "blocked": [f"{name}/{group}" for name, group in sending.stopped()],
             },
@@ -235,7 +235,7 @@ def message_of(row: Row[Any], *, fifo: bool) -> sqs.Outgoing:
         "delivery": row.delivery,
         "type": row.type,
         "tenant_id": row.tenant_id and str(row.tenant_id),
-        "correlation_id": row.correlation_id[:CORRELATION_LIMIT],
+        "correlation_id": row.correlation_id[:LONGEST_CORRELATION_ID],
     }
     if fifo:
         return sqs.Outgoing(json.dumps(body), row.group_key or str(row.id), f"{row.id}.{row.delivery}")

@@ -100,8 +100,7 @@ def _sort_out(messages: Sequence[Message], batch: Batch) -> list[Parcel]:
         else:
             readable.append(Parcel(message, envelope))
     if rejected:
-        reject(rejected, batch.queue, batch.reply)
-        batch.tally.add("MessagesRejected", len(rejected), queue=batch.queue)
+        reject(rejected, batch)
     return readable
 
 
@@ -130,9 +129,10 @@ def _round(references: Sequence[Reference], batch: Batch) -> dict[UUID, Judged]:
 def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
     match judged.verdict:
         case Verdict.GONE if reference.misplaced:
-            _reject_one(reference, reference.misplaced, batch)
+            reject([(batch.reply.messages[reference.message_id], reference.misplaced)], batch)
         case Verdict.MISPLACED:
-            _reject_one(reference, f"its job is on another queue, not on {batch.queue!r}", batch)
+            why = f"its job is on another queue, not on {batch.queue!r}"
+            reject([(batch.reply.messages[reference.message_id], why)], batch)
         case Verdict.GONE | Verdict.STALE | Verdict.EXPIRED | Verdict.KEY_TAKEN:
             batch.reply.set(reference.message_id, Acknowledge())
         case Verdict.DEAD | Verdict.CRASHED:
@@ -144,11 +144,6 @@ def _answer(reference: Reference, judged: Judged, batch: Batch) -> None:
             batch.reply.set(reference.message_id, HandBack(QUEUE_PAUSED_SECONDS))
         case Verdict.REVIVED | Verdict.LOST | Verdict.SUSPECT | Verdict.OUT_OF_TURN:
             pass  # tried in a later round, or put back
-
-
-def _reject_one(reference: Reference, reason: str, batch: Batch) -> None:
-    reject([(batch.reply.messages[reference.message_id], reason)], batch.queue, batch.reply)
-    batch.tally.add("MessagesRejected", 1, queue=batch.queue)
 
 
 def _put_back(early: Sequence[Reference], verdicts: Mapping[UUID, Judged], batch: Batch) -> None:
