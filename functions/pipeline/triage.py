@@ -18,9 +18,11 @@ LOSSES_ALONE_UNTIL_DEATH = 3
 restarted under it: an outage is nobody's doing."""
 LOSSES_UNTIL_DEATH = 10
 """In a row, whoever is to blame: a job that takes the database down with it must not do so for ever."""
+LATE_COPY_SECONDS = 60.0
+"""For so long after a death a message may still be a copy: a relay's call to SQS lasts up to 12 s and may be taken at
+its end, while another relay's message ran. What was sent later was redriven by somebody."""
 
-# Losses are recorded here, crashes buried, and jobs that an operator redrove from a dead-letter queue revived: such a
-# message was sent after the job died.
+# Losses are recorded here, crashes buried, and jobs that an operator redrove from a dead-letter queue revived.
 TRIAGE = text("""
     WITH message AS (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:deliveries AS integer[]), CAST(:message_ids AS text[]),
@@ -37,7 +39,8 @@ TRIAGE = text("""
                 WHEN h.queue <> :queue THEN 'misplaced'
                 WHEN h.delivery <> m.delivery OR h.state IN ('completed', 'cancelled', 'paused', 'blocked') THEN 'stale'
                 WHEN h.state = 'dead' AND h.dead_message_id = m.message_id THEN 'dead'
-                WHEN h.state = 'dead' AND m.sent_at > h.died_at THEN 'revived'
+                WHEN h.state = 'dead' AND m.sent_at > h.died_at + :late_copy * interval '1 second' THEN 'revived'
+                WHEN h.state = 'dead' AND m.sent_at > h.died_at THEN 'dead'
                 WHEN h.state = 'dead' THEN 'stale'
                 WHEN h.state = 'active' AND h.lease_until > clock_timestamp() THEN 'busy'
                 WHEN h.state = 'active' AND (h.lost_alone + blame.falls::int >= :deadly
@@ -113,6 +116,7 @@ class Verdict(StrEnum):
     GONE = "gone"
     STALE = "stale"
     DEAD = "dead"
+    """Its message goes to the dead-letter queue, and so does one sent so soon after the death that it may be a copy."""
     REVIVED = "revived"
     KEY_TAKEN = "key_taken"
     """Somebody redrove a dead job whose deduplication key a newer job holds: it stays dead."""
@@ -166,6 +170,7 @@ def triage(
             "message_ids": [message.message_id for message in messages],
             "sent_at": [message.sent_at for message in messages],
             "tolerance": EARLY_TOLERANCE_SECONDS,
+            "late_copy": LATE_COPY_SECONDS,
             "deadly": LOSSES_ALONE_UNTIL_DEATH,
             "most_losses": LOSSES_UNTIL_DEATH,
         },

@@ -10,6 +10,7 @@ import pytest
 from functions.aws import sqs
 from functions.core.job import ENVELOPE_VERSION
 from functions.pipeline import redrive
+from functions.pipeline.triage import LATE_COPY_SECONDS
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -22,8 +23,11 @@ def _kill_for_good(flow: Flow, *requests: object, queue: str = "standard") -> li
     return ids
 
 
-def _move_back(flow: Flow, queue: str = "standard") -> int:
-    """What the console's redrive does: each message leaves the DLQ and is sent to its source anew."""
+def _move_back(flow: Flow, queue: str = "standard", *, seconds: float = LATE_COPY_SECONDS + 1) -> int:
+    """What the console's redrive does, so long after the deaths: each message leaves the DLQ and is sent to its source
+    anew.
+    """
+    flow.rows("UPDATE jobs SET died_at = now() - :seconds * interval '1 second' WHERE state = 'dead'", seconds=seconds)
     url, moved = flow.queues.url(queue, dead_letter=True), 0
     while messages := sqs.receive(url, visibility_seconds=30):
         for message in messages:
@@ -125,6 +129,20 @@ def test_a_late_copy_of_a_dead_jobs_message_does_not_revive_it(flow: Flow) -> No
     copy = {**message, "MessageId": "another"}
     assert flow.deliver([copy]) == []
     assert flow.job(job_id).runs == 1
+
+
+@pytest.mark.parametrize("queue", ["standard", "ordered"])
+def test_a_copy_that_sqs_takes_soon_after_the_death_is_dead_lettered(flow: Flow, queue: str) -> None:
+    job_type = "test.each" if queue == "standard" else "test.ordered"
+    [job_id] = _kill_for_good(flow, request(job_type, do="give_up"), queue=queue)
+    assert _move_back(flow, queue, seconds=LATE_COPY_SECONDS - 15) == 1
+    flow.work(queue)
+    assert (flow.job(job_id).state, flow.job(job_id).runs) == ("dead", 1)
+    assert flow.queues.depth(queue).empty
+    # Nothing is lost where it was an operator in a hurry: he does it again.
+    assert _move_back(flow, queue) == 1
+    flow.work(queue)
+    assert (flow.job(job_id).state, flow.job(job_id).runs) == ("dead", 2)
 
 
 def test_our_redrive_sends_a_new_delivery_and_drains_only_the_stale_copies(flow: Flow) -> None:

@@ -12,6 +12,7 @@ INDEXES = """
 DROP INDEX jobs_open;
 CREATE INDEX jobs_open ON jobs (queue, id) WHERE closed_at IS NULL AND died_at IS NULL;
 CREATE INDEX jobs_dead ON jobs (queue, id) WHERE died_at IS NOT NULL;
+COMMENT ON COLUMN jobs.died_at IS 'a message sent over a minute later was redriven by somebody and revives the job';
 CREATE INDEX jobs_sent ON jobs (queue, coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'), sent_at)
     WHERE sent_at IS NOT NULL AND closed_at IS NULL AND died_at IS NULL;
 CREATE INDEX jobs_group ON jobs (queue, group_key, id) WHERE group_key IS NOT NULL;
