@@ -1,5 +1,5 @@
-"""A million jobs: the database answers for pages that are asked again and again in 100 ms, and no plan reads a partition
-through. What else a page takes (a call of AWS for each queue) does not depend on the ledger.
+"""A million jobs: the database answers for pages that are asked again and again in 100 ms, and no plan reads a
+partition through. What else a page takes (a call of AWS for each queue) does not depend on the ledger.
 """
 
 from __future__ import annotations
