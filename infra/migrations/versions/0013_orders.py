@@ -442,8 +442,9 @@ BEGIN
     -- A job that is paused, or that somebody is steering just now, is left until it is blocked again.
     blocked := ARRAY(SELECT id FROM jobs WHERE id = ANY(looked_at) AND state = 'blocked' ORDER BY id
                      FOR UPDATE SKIP LOCKED);
-    gone := ARRAY(SELECT id FROM unnest(looked_at) AS id
-                  WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = id.id AND state IN ('blocked', 'paused')));
+    -- One by one, or a plan that was made while there were few jobs reads all of them.
+    gone := ARRAY(SELECT wanted.id FROM unnest(looked_at) AS wanted(id)
+                  WHERE (SELECT j.state IN ('blocked', 'paused') FROM jobs AS j WHERE j.id = wanted.id) IS NOT TRUE);
     SELECT array_agg(job_id ORDER BY since, job_id), array_agg(key ORDER BY since, job_id),
            array_agg(expires_at ORDER BY since, job_id)
     INTO ids, keys, ends FROM contested_keys WHERE job_id = ANY(blocked);
