@@ -155,7 +155,8 @@ SETTLE = text(f"""
         WHERE s.dedup_key IS NOT NULL AND s.state IN ('completed', 'dead')
           AND job_keys.key = s.dedup_key AND job_keys.job_id = s.id AND job_keys.expires_at = 'infinity'
     ), counted AS ({_RECORD_RUNS})
-    SELECT string_agg(id::text, ',') FROM settled
+    SELECT CASE WHEN (SELECT count(*) FROM settled) < :number
+                THEN (SELECT coalesce(string_agg(id::text, ','), '') FROM settled) END
 """)
 
 
@@ -268,13 +269,13 @@ def settle(
             "token": token,
             "settlements": json.dumps(rows, default=str, allow_nan=False),
             "tallies": json.dumps([tally._asdict() for tally in tallies]),
+            "number": len(rows),
         },
     )
-    text_of_ids = result.scalar_one()
-    found = text_of_ids.split(",") if text_of_ids else []
-    if len(found) == len(rows):  # nearly always, and reading ids takes time
+    ids: str | None = result.scalar_one()
+    if ids is None:  # nearly always, and reading ids takes time
         return {item.id for item in settlements}
-    return set(map(UUID, found))
+    return {UUID(item) for item in ids.split(",") if item}
 
 
 def record_runs(tx: Connection, tallies: Sequence[RunTally]) -> None:
