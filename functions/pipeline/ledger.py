@@ -42,17 +42,14 @@ _CLAIMED = """
 """
 _COLUMNS = """
     j.id, j.type, j.tenant_id, j.payload, j.attempts, j.runs, j.lost, j.correlation_id, j.checkpoint,
-    extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds, j.group_key, j.turn
+    extract(epoch FROM clock_timestamp() - j.run_at)::float8 AS waited_seconds
 """
 # The jobs come back as one JSON array: pg8000 decodes a value at a time, 12 µs for the ten of a row.
-_AS_JSON = """
-    SELECT json_agg(json_build_array(id, type, tenant_id, payload, attempts, runs, lost, correlation_id, checkpoint,
-                                     waited_seconds, group_key)) FROM
-"""
+_FIELDS = "id, type, tenant_id, payload, attempts, runs, lost, correlation_id, checkpoint, waited_seconds"
 # A standard queue's batch, in one plain update.
 CLAIM = text(f"""
     WITH claimed AS (UPDATE jobs AS j SET {_CLAIMED} WHERE {_FREE} RETURNING {_COLUMNS})
-    {_AS_JSON} claimed
+    SELECT json_agg(json_build_array({_FIELDS})) FROM claimed
 """)
 # A FIFO queue's: of each group only what no earlier member holds back that is not claimed with it, be that one's
 # message lost, refused or still on its way. Locked first and judged afterwards: PostgreSQL 18.4 crashes when a locking
@@ -71,8 +68,9 @@ CLAIM_IN_TURN = text(f"""
     ), claimed AS (
         UPDATE jobs AS j SET {_CLAIMED} FROM in_turn
         WHERE j.id = ANY(CAST(:ids AS uuid[])) AND j.id = in_turn.id
-        RETURNING {_COLUMNS}
-    ) {_AS_JSON} (SELECT * FROM claimed ORDER BY turn NULLS FIRST, id) AS claimed
+        RETURNING {_COLUMNS}, j.group_key, j.turn
+    )
+    SELECT json_agg(json_build_array({_FIELDS}, group_key) ORDER BY turn NULLS FIRST, id) FROM claimed
 """)
 
 

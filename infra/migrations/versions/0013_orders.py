@@ -303,9 +303,10 @@ DECLARE
     start bigint := extract(epoch FROM moment) * 1000000;
     tail text := '8' || right(replace(gen_random_uuid()::text, '-', ''), 15);
     wanted job_order[];
-    refused text;
+    refused bigint;
     unknown text;
     came_sent boolean;
+    came_with_ids boolean;
     ids uuid[];
     given boolean[];
     keys text[];
@@ -321,19 +322,17 @@ BEGIN
             PERFORM refuse_unreadable(orders);
         END IF;
         wanted := ARRAY(SELECT o FROM jsonb_populate_recordset(NULL::job_order, orders) AS o);
-        SELECT (array_agg('order ' || position || ': ' || why) FILTER (WHERE why IS NOT NULL))[1],
-               string_agg(DISTINCT coalesce(type, 'null'), ', ') FILTER (WHERE NOT known),
-               array_agg(id), array_agg(given), bool_or(sent),
-               CASE WHEN count(dedup_key) > 0 THEN array_agg(
-                   CASE WHEN dedup_key IS NOT NULL THEN concat_ws('/', tenant_id, type, dedup_key) END) END
-        INTO refused, unknown, ids, given, came_sent, keys
-        FROM (SELECT o.ordinality AS position, o.type, o.tenant_id, o.dedup_key, o.sent,
-                     coalesce(o.type IN (SELECT name FROM job_types), false) AS known,
-                     o.id IS NOT NULL AS given, coalesce(o.id, uuid7_of(start + o.ordinality, tail)) AS id,
-                     order_refusal(ROW(o.type, o.payload, o.tenant_id, o.priority, o.run_at, o.delay_seconds,
-                                       o.deadline_at, o.dedup_key, o.dedup_window_seconds, o.correlation_id, o.id,
-                                       o.sent)::job_order, moment) AS why
-              FROM unnest(wanted) WITH ORDINALITY AS o) AS judged;
+        SELECT min(o.ordinality) FILTER (WHERE order_refusal(ROW(
+                   o.type, o.payload, o.tenant_id, o.priority, o.run_at, o.delay_seconds, o.deadline_at, o.dedup_key,
+                   o.dedup_window_seconds, o.correlation_id, o.id, o.sent)::job_order, moment) IS NOT NULL),
+               string_agg(DISTINCT coalesce(o.type, 'null'), ', ')
+                   FILTER (WHERE (o.type IN (SELECT name FROM job_types)) IS NOT TRUE),
+               array_agg(coalesce(o.id, uuid7_of(start + o.ordinality, tail))), array_agg(o.id IS NOT NULL),
+               count(o.id) > 0, bool_or(o.sent),
+               CASE WHEN count(o.dedup_key) > 0 THEN array_agg(
+                   CASE WHEN o.dedup_key IS NOT NULL THEN concat_ws('/', o.tenant_id, o.type, o.dedup_key) END) END
+        INTO refused, unknown, ids, given, came_with_ids, came_sent, keys
+        FROM unnest(wanted) WITH ORDINALITY AS o;
     EXCEPTION WHEN data_exception THEN
         PERFORM refuse_unreadable(orders);
         RAISE;
@@ -342,7 +341,8 @@ BEGIN
         RAISE EXCEPTION 'unknown job type: %', unknown USING ERRCODE = 'undefined_object',
             HINT = 'known types: ' || (SELECT string_agg(name, ', ' ORDER BY name) FROM job_types);
     ELSIF refused IS NOT NULL THEN
-        RAISE EXCEPTION '%', refused USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'order %: %', refused, order_refusal(wanted[refused], moment)
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
     holders := ids;
@@ -391,7 +391,7 @@ BEGIN
                                dedup_key, run_at, outbox_at, sent_at, turn, deadline_at)
         SELECT job_id, queue, type, state, tenant_id, payload, group_key, priority, correlation_id, dedup_key,
                run_at, outbox_at, sent_at, turn, deadline_at
-        FROM job WHERE given IS NOT NULL
+        FROM job WHERE came_with_ids AND given IS NOT NULL ORDER BY job_id
         ON CONFLICT (id) DO NOTHING
         RETURNING j.id
     )
