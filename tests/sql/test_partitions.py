@@ -87,6 +87,7 @@ def test_claim_and_settle_touch_only_the_months_of_the_batch(database: Engine, s
         "references": [],
         "queue": "upkeep",
         "tallies": "[]",
+        "number": 1,
         "token": uuid4(),
         "alone": True,
         "lease_seconds": 60,
