@@ -59,13 +59,13 @@ HISTORY = (
                'email', 'digest', at::date, 'sent', gen_random_uuid(), at {_N}""",
     f"""INSERT INTO compliance_score_history (tenant_id, client_id, score, level, missing, expiring, overdue, as_of)
         SELECT tenant, client, 100, 'low', 0, 0, 0, at::date {_N}""",
-    # One of twenty is dead.
+    # One of five is dead.
     f"""INSERT INTO jobs (id, queue, type, state, tenant_id, payload, priority, correlation_id, run_at, sent_at,
                           attempts, runs, started_at, died_at, closed_at)
         SELECT uuid7(now() - n * interval '1 second'), t.queue, t.name, dead.state, tenant, '{{}}', 0, n::text, at, at,
                1, 1, at, CASE WHEN dead.state = 'dead' THEN at END, CASE WHEN dead.state = 'completed' THEN at END
         {_N},
-        LATERAL (SELECT CASE WHEN mod(n, 20) = 0 THEN 'dead' ELSE 'completed' END AS state) AS dead,
+        LATERAL (SELECT CASE WHEN mod(n, 5) = 0 THEN 'dead' ELSE 'completed' END AS state) AS dead,
         LATERAL (SELECT array_agg(name ORDER BY name) AS names FROM job_types) AS types,
         LATERAL (SELECT name, queue FROM job_types
                  WHERE name = types.names[1 + mod(n, array_length(types.names, 1))]) AS t""",

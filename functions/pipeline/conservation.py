@@ -6,7 +6,7 @@ about an hour old, were counted once, and a recount goes through them piece by p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,15 +24,13 @@ _COUNTED = """
     FROM (SELECT state, count AS n FROM job_counts UNION ALL SELECT state, delta FROM job_count_deltas) AS c
     GROUP BY state
 """
-_OPEN = """
-    SELECT state, count(*) AS n FROM jobs WHERE closed_at IS NULL AND died_at IS NULL GROUP BY state
-    UNION ALL SELECT 'dead', count(*) FROM jobs WHERE died_at IS NOT NULL
-"""
+_OPEN = "SELECT state, count(*) AS n FROM jobs WHERE closed_at IS NULL AND died_at IS NULL GROUP BY state"
+_DEAD = "SELECT 'dead', count(*) FROM jobs WHERE died_at IS NOT NULL"
 
 # Both sides of conservation in one snapshot: what was ever enqueued, and where every job is now. The closed ones, in a
 # year all but a few, are counted as one, so that the index of closed jobs is read and not the table.
 CONSERVATION = text(f"""
-    WITH counted AS ({_COUNTED}), open AS ({_OPEN})
+    WITH counted AS ({_COUNTED}), open AS ({_OPEN} UNION ALL {_DEAD})
     SELECT (SELECT jsonb_object_agg(state, n) FROM counted) AS counted,
            (SELECT jsonb_object_agg(state, n) FROM open) AS open,
            (SELECT count(*) FROM jobs WHERE closed_at IS NOT NULL)
@@ -40,6 +38,7 @@ CONSERVATION = text(f"""
 """)
 
 # The same, with the jobs below the seal as they were counted then, plus what came below it since, less what was pruned.
+# Dead ones, which stay until somebody decides about them, are not counted apart from the closed ones.
 # `sealed`: how many of the others are old enough for the next seal.
 SEALED = text(f"""
     WITH counted AS ({_COUNTED}), open AS ({_OPEN}),
@@ -104,7 +103,7 @@ class Conservation:
 def conservation(tx: Connection) -> Conservation:
     """Compare the count deltas with all jobs present, in one snapshot. Reads an index of every job."""
     row = tx.execute(CONSERVATION).one()
-    return _compare(row.counted or {}, row.open or {}, row.present)
+    return _compare(row.counted or {}, row.open or {}, row.present, ended=CLOSED)
 
 
 def check(tx: Connection) -> Conservation:
@@ -116,7 +115,7 @@ def check(tx: Connection) -> Conservation:
     counted = row.counted or {}
     late, pruned = counted.get("late", 0), counted.get("pruned", 0)
     below = row.jobs + (late - row.late) - (pruned - row.pruned)
-    found = _compare(counted, row.open or {}, below + row.young)
+    found = _compare(counted, row.open or {}, below + row.young, ended=CLOSED | {State.DEAD})
     next_jobs = below + row.sealed
     if found.holds and _recount(tx, row, jobs=next_jobs, late=late, pruned=pruned):
         values = {"next_id": row.next_id, "jobs": next_jobs, "late": late, "pruned": pruned}
@@ -147,14 +146,17 @@ def _recount(tx: Connection, row: Row[Any], *, jobs: int, late: int, pruned: int
     return not over or recounted == jobs
 
 
-def _compare(counted: Mapping[str, int], open_jobs: Mapping[str, int], present: int) -> Conservation:
-    closed = present - sum(open_jobs.values())
-    ended = {state: counted.get(state, 0) for state in CLOSED}
+def _compare(
+    counted: Mapping[str, int], open_jobs: Mapping[str, int], present: int, *, ended: Collection[State]
+) -> Conservation:
+    """`open_jobs` are the rows by state, but for those of the states `ended`, which are known by their sum alone."""
+    rest = present - sum(open_jobs.values())
+    by_count = {state: counted.get(state, 0) for state in ended}
     enqueued, pruned = counted.get("enqueued", 0), counted.get("pruned", 0)
     holds = (
         enqueued == present + pruned
-        and closed == sum(ended.values())
-        and all(counted.get(state, 0) == open_jobs.get(state, 0) for state in State if state not in CLOSED)
+        and rest == sum(by_count.values())
+        and all(counted.get(state, 0) == open_jobs.get(state, 0) for state in State if state not in ended)
     )
-    states = {str(state): ended.get(state, open_jobs.get(state, 0)) for state in State}
+    states = {str(state): by_count.get(state, open_jobs.get(state, 0)) for state in State}
     return Conservation(enqueued, pruned, states, holds)

@@ -91,3 +91,12 @@ def _read(flow: Flow) -> int:
         tx.execute(text("SELECT pg_stat_force_next_flush()"))
     [row] = flow.rows(READ)
     return int(row[0])
+
+
+def test_no_function_that_forbids_a_kind_of_plan_is_compiled(flow: Flow) -> None:
+    """Before version 18 a forbidden plan that is taken all the same counts as so dear that PostgreSQL compiles it,
+    which takes hundreds of milliseconds at each call: longer than an order waits for a key.
+    """
+    rows = flow.rows("SELECT proname, proconfig FROM pg_proc WHERE array_to_string(proconfig, ' ') LIKE '%enable_%'")
+    assert {row.proname for row in rows} >= {"enqueue_jobs", "held_keys", "take_due", "due_lanes", "jobs_transition"}
+    assert [row.proname for row in rows if "jit=off" not in row.proconfig] == []

@@ -37,28 +37,40 @@ OUTBOX_AGE = str(gauges.OUTBOX_AGE)
 
 def pages(tx: Connection, statement: str) -> int:
     """How many pages a statement reads, its functions' statements included: a measure of work that no other program
-    on the machine disturbs. The first execution, which is planned, is not counted.
+    on the machine disturbs. The most of two plans: the one that this session has kept, and a new one.
     """
-    tx.execute(text(statement)).all()
-    plan = "\n".join(row[0] for row in tx.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {statement}")))
-    return sum(int(found) for found in re.findall(r"(?:hit|read)=(\d+)", plan.partition("Planning")[0].split("\n")[1]))
+    most = 0
+    for before in ("SELECT 1", "DISCARD PLANS"):
+        tx.exec_driver_sql(before)
+        tx.execute(text(statement)).all()  # what planning reads is not counted
+        plan = "\n".join(row[0] for row in tx.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {statement}")))
+        found = re.findall(r"(?:hit|read)=(\d+)", plan.partition("Planning")[0].split("\n")[1])
+        most = max(most, sum(map(int, found)))
+    return most
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["stale", "fresh"])
 def test_a_look_costs_the_same_whatever_is_due(lanes: Lanes, fresh: bool) -> None:
+    """In a ledger with a history; stale statistics were made when nothing was due."""
     with lanes.observer.begin() as tx:
         for ago in range(1, MONTHS):
             tx.execute(MAKE_MONTH, {"ago": ago})
-        tx.execute(text("ANALYZE jobs"))
+        tx.execute(FILL, {"rows": 10_000, "queues": ["email-bulk", "email"]})
+        tx.execute(text("UPDATE jobs SET state = 'cancelled', closed_at = now(), outbox_at = NULL"))
+    with lanes.observer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE jobs")
+
+    with lanes.observer.begin() as tx:
         none = {statement: pages(tx, statement) for statement in (LOOK, OUTBOX_AGE, TAKE)}
-        tx.execute(FILL, {"rows": 20_000, "queues": ["email-bulk"]})
-        tx.execute(FILL, {"rows": 5_000, "queues": ["email"]})
+        tx.execute(FILL, {"rows": 5_000, "queues": ["email-bulk", "email"]})
+        few = pages(tx, TAKE)
+        tx.execute(FILL, {"rows": 40_000, "queues": ["email-bulk"]})
         if fresh:
             tx.execute(text("ANALYZE jobs"))
         for statement in (LOOK, OUTBOX_AGE):
             assert pages(tx, statement) <= 3 * none[statement]
         # To take rows costs in proportion to what is taken, and not to what is there.
-        assert pages(tx, TAKE) <= none[TAKE] + 30 * relay.ROWS_PER_PASS
+        assert pages(tx, TAKE) <= 1.2 * few
         tx.execute(text("UPDATE queues SET paused_at = now()"))
         for statement, before in none.items():
             assert pages(tx, statement) <= before

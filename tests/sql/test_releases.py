@@ -108,6 +108,19 @@ def test_a_message_on_another_queue_than_its_job_runs_nothing_and_says_why(flow:
     assert len(flow.queues.bodies("standard", dead_letter=True)) == 1
 
 
+@pytest.mark.parametrize(("sent_to", "job_type"), [("standard", "test.ordered"), ("ordered", "test.each")])
+def test_a_due_job_is_not_claimed_from_another_queue(flow: Flow, sent_to: str, job_type: str) -> None:
+    """There the order of its group, and its own queue's pause, would be nobody's business."""
+    [job_id] = flow.order(request(job_type, group="g"))
+    fifo = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if sent_to == "ordered" else {}
+    flow.queues.send(sent_to, message(job_id, job_type), **fifo)
+    flow.work(sent_to)
+    assert (flow.job(job_id).state, flow.job(job_id).runs) == ("waiting", 0)
+    flow.relay()
+    flow.work(flow.job(job_id).queue)
+    assert flow.effects() == {job_id: 1}
+
+
 @pytest.mark.parametrize(
     ("job_type", "why"), [("test.unheard_of", "unknown job type"), ("test.ordered", "travels on queue 'ordered'")]
 )

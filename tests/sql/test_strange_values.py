@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from functions.pipeline import relay
+from functions.pipeline.steer import Action, steer
 from tests import jobs
 from tests.jobs import request
 from tests.sql.conftest import Flow
@@ -46,6 +48,38 @@ def test_a_poisoned_message_is_rejected_and_its_neighbours_are_done(flow: Flow, 
     [rejected] = flow.rows("SELECT message_id, reason FROM rejected_messages")
     assert rejected.message_id == poisoned
     assert rejected.reason
+
+
+@pytest.mark.parametrize("payload", ['"text"', "[1]", "7", "null"])
+def test_a_payload_that_is_no_object_stops_neither_its_batch_nor_its_removal(flow: Flow, payload: str) -> None:
+    """Nobody can order one; it can stand in a row that something else wrote."""
+    expired, removed, invalid, healthy = flow.order(*[request("test.each") for _ in range(4)])
+    flow.relay()
+    flow.rows(
+        "UPDATE jobs SET payload = CAST(:payload AS jsonb) WHERE id <> :healthy", payload=payload, healthy=healthy
+    )
+    flow.rows("UPDATE jobs SET deadline_at = now() - interval '1 minute' WHERE id = :expired", expired=expired)
+    with flow.observer.begin() as tx:
+        [steered] = steer(tx, Action.REMOVE, [removed], queue="standard", catalog=jobs.CATALOG)
+    assert steered.after == "cancelled"
+    flow.work()
+    states = {job_id: flow.job(job_id).state for job_id in (expired, removed, invalid, healthy)}
+    assert states == {expired: "cancelled", removed: "cancelled", invalid: "dead", healthy: "completed"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[f"{column} = '{instant}'" for column in ("run_at", "deadline_at") for instant in ("infinity", "-infinity")],
+        "run_at = '10000-01-01 00:00Z'",
+        "correlation_id = repeat('c', 1100000)",
+        "result = (SELECT to_jsonb(string_agg(md5(n::text), '')) FROM generate_series(1, 10000) AS n)",
+    ],
+)
+def test_the_ledger_itself_refuses_what_would_stop_a_batch(flow: Flow, change: str) -> None:
+    [job_id] = flow.order(request("test.each"))
+    with pytest.raises(DBAPIError, match=r"jobs_(instants|correlation_id_size|result_size)"):
+        flow.rows(f"UPDATE jobs SET {change.replace(':', chr(92) + ':')} WHERE id = :id", id=job_id)
 
 
 def test_a_job_for_a_queue_of_a_later_release_waits_and_does_not_stop_the_relay(flow: Flow) -> None:

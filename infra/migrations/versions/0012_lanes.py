@@ -111,10 +111,13 @@ END $$;
 
 # A connection that first marked single rows kept their plan, a loop within a loop, for thousands: four seconds instead
 # of a fifth for 5,000.
-TRANSITION = "ALTER FUNCTION jobs_transition() SET enable_nestloop = off"
+TRANSITION = """
+ALTER FUNCTION jobs_transition() SET enable_nestloop = off;
+ALTER FUNCTION jobs_transition() SET jit = off;
+"""
 
 BACK = """
-ALTER FUNCTION jobs_transition() RESET enable_nestloop;
+ALTER FUNCTION jobs_transition() RESET ALL;
 DROP FUNCTION take_due(text[], integer, uuid[], text[]), due_lanes(timestamptz);
 DROP INDEX jobs_outbox;
 CREATE INDEX jobs_outbox ON jobs (priority, outbox_at, id) WHERE outbox_at IS NOT NULL;

@@ -127,7 +127,7 @@ COMMENT ON TABLE contested_keys IS
 CREATE FUNCTION held_keys(keys text[], moment timestamptz, queued boolean) RETURNS TABLE (key text, job_id uuid)
 LANGUAGE plpgsql STABLE
 SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -296,7 +296,7 @@ DROP FUNCTION enqueue_job(text, jsonb, uuid, text, int, timestamptz, text, inter
 -- taken, and the id is that of the job holding it).
 CREATE OR REPLACE FUNCTION enqueue_jobs(orders jsonb)
 RETURNS TABLE (ordinal bigint, id uuid, created boolean) LANGUAGE plpgsql
-SET enable_nestloop = off SET plan_cache_mode = force_generic_plan AS $$
+SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     moment timestamptz := clock_timestamp();

@@ -74,7 +74,7 @@ END $$;
 # ledger is locked while this runs.
 RETIRE = """
 CREATE OR REPLACE FUNCTION retire_job_partition(month date, tally jsonb DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     jobs_month text := 'jobs_' || to_char(month, 'YYYY_MM');
     attempts_month text := 'job_attempts_' || to_char(month, 'YYYY_MM');
