@@ -42,6 +42,7 @@ GROW_KEYS = """
     SELECT dedup_key, id, CASE WHEN closed_at IS NULL THEN 'infinity' ELSE now() + interval '1 day' END
     FROM jobs WHERE starts_with(dedup_key, 'key-') AND state <> 'dead'
 """
+HAND_IN = "SELECT pg_stat_force_next_flush()"
 READ = """
     SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)
     FROM pg_stat_user_tables WHERE starts_with(relname, 'job') OR relname = 'contested_keys'
@@ -86,9 +87,10 @@ def _order(*requests: JobRequest) -> None:
 
 
 def _read(flow: Flow) -> int:
-    """Rows of the ledger's tables that anybody has read so far."""
+    """Rows of the ledger's tables that anybody has read so far; both sessions hand in what they have counted first."""
     with transaction() as tx:
-        tx.execute(text("SELECT pg_stat_force_next_flush()"))
+        tx.execute(text(HAND_IN))
+    flow.rows(HAND_IN)
     [row] = flow.rows(READ)
     return int(row[0])
 
