@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import text
 
 from functions.core.job import JobRequest
@@ -50,9 +51,14 @@ READ = """
 """
 
 
-def test_what_a_few_jobs_read_does_not_grow_with_the_ledger(flow: Flow) -> None:
+@pytest.mark.parametrize("analyzed", [None, 0, 3])
+def test_what_a_few_jobs_read_does_not_grow_with_the_ledger(flow: Flow, analyzed: int | None) -> None:
+    """Whether and when statistics were made of the small ledger: at once, or before the plans were to be kept."""
     for number in range(TIMES):
         _all_that_a_session_does(flow, f"small-{number}")
+        if number == analyzed:
+            with flow.observer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM ANALYZE")
     with flow.observer.begin() as tx:
         tx.execute(text(GROW), {"rows": GROWN})
         tx.execute(text(GROW_KEYS))

@@ -147,7 +147,9 @@ END $$;
 -- Takes those of these keys (sorted, each once) that are free; returns how many. Waits for a transaction that is just
 -- ordering or freeing one of them.
 CREATE FUNCTION insert_keys(keys text[], ids uuid[], ends timestamptz[], moment timestamptz) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     taken integer;
     more integer;
@@ -161,12 +163,12 @@ BEGIN
         -- Keys whose window is over or whose job is gone may go. They are judged before they are locked: PostgreSQL
         -- 18.4 crashes when it judges a locked row anew by a query on partitions.
         SELECT array_agg(k.key), array_agg(k.job_id) INTO stale_keys, stale_ids
-        FROM unnest(keys, ids) AS wanted(key, id) JOIN job_keys AS k ON k.key = wanted.key AND k.job_id <> wanted.id
-        WHERE NOT EXISTS (SELECT FROM held_keys(ARRAY[k.key], moment, false));
+        FROM unnest(keys, ids) AS wanted(key, id) CROSS JOIN LATERAL (
+            SELECT key, job_id FROM job_keys WHERE key = wanted.key LIMIT 1) AS k
+        WHERE k.job_id <> wanted.id AND NOT EXISTS (SELECT FROM held_keys(ARRAY[k.key], moment, false));
         IF stale_keys IS NOT NULL THEN
             PERFORM FROM job_keys WHERE key = ANY(stale_keys) ORDER BY key COLLATE "C" FOR UPDATE;
-            DELETE FROM job_keys AS k USING unnest(stale_keys, stale_ids) AS stale(key, id)
-            WHERE k.key = stale.key AND k.job_id = stale.id;
+            DELETE FROM job_keys WHERE key = ANY(stale_keys) AND job_id = ANY(stale_ids);  -- a job has one key
             INSERT INTO job_keys (key, job_id, expires_at)
             SELECT wanted.* FROM unnest(keys, ids, ends) AS wanted(key, id, ends) WHERE wanted.key = ANY(stale_keys)
             ON CONFLICT (key) DO NOTHING;
@@ -418,7 +420,9 @@ DECIDE = """
 -- Decides the contested keys of which the other transaction has ended: the job takes its key and goes on, or is
 -- cancelled, since another was first. Returns how many it decided. One caller at a time; others leave it to that one.
 -- forgets: the payload's fields that end with a job, by its type.
-CREATE FUNCTION decide_contested_keys(forgets jsonb) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION decide_contested_keys(forgets jsonb) RETURNS integer LANGUAGE plpgsql
+SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
     looked_at uuid[];

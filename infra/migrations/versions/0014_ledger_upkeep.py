@@ -123,7 +123,10 @@ KEYS = """
 -- key, and those whose key is theirs now. Of several with one key that is the one that holds it still, else the oldest.
 -- A key is free when its window has ended or its job's row is gone. Whoever calls this has locked the jobs, and revives
 -- what it returns in the same transaction. A key that somebody is just ordering is not waited for: it is taken.
-CREATE FUNCTION retake_job_keys(ids uuid[]) RETURNS SETOF uuid LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
+-- Keys are looked up one by one: a join that was planned while there were few of them may read all of them.
+CREATE FUNCTION retake_job_keys(ids uuid[]) RETURNS SETOF uuid LANGUAGE plpgsql SET lock_timeout = '50ms'
+SET enable_nestloop = on SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     free record;
     patience timestamptz := clock_timestamp() + interval '1 second';
@@ -132,9 +135,10 @@ BEGIN
     FOR free IN
         SELECT DISTINCT ON (j.dedup_key COLLATE "C") j.id, j.dedup_key AS key, k.job_id AS holder, k.expires_at,
                k.job_id = j.id AND k.expires_at > now() AS own,
-               k.key IS NULL OR k.expires_at <= now()
+               k.job_id IS NULL OR k.expires_at <= now()
                    OR NOT EXISTS (SELECT FROM jobs h WHERE h.id = k.job_id) AS untaken
-        FROM jobs j LEFT JOIN job_keys k ON k.key = j.dedup_key
+        FROM jobs j LEFT JOIN LATERAL (
+            SELECT job_id, expires_at FROM job_keys WHERE key = j.dedup_key LIMIT 1) AS k ON true
         WHERE j.id = ANY(ids) AND j.state = 'dead' AND j.dedup_key IS NOT NULL
         ORDER BY j.dedup_key COLLATE "C", coalesce(k.job_id = j.id AND k.expires_at > now(), false) DESC, j.id
     LOOP
