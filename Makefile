@@ -5,6 +5,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 export SAM_CLI_TELEMETRY := 0
+# Set in many container images; then each of the tests' thousands of processes would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 SAM_VERSION := 1.170.0
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(CURDIR)/.duecourse/uv/bin/uv)

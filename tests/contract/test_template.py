@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from duecourse import lint_template
 from duecourse.lint_template import REPOSITORY
 from functions.core.catalog import CATALOG, Queue
 from functions.core.resolve import resolve
@@ -221,7 +220,3 @@ def _attributes(node: Any) -> set[str]:
 def test_a_nested_stack_reads_no_attribute_so_that_the_emulator_can_update_it(name: str) -> None:
     """ministack forgets the attributes of what an update of a nested stack leaves unchanged, and then rolls back."""
     assert "GetAtt" not in (REPOSITORY / NESTED[name]).read_text()
-
-
-def test_cfn_lint_has_nothing_to_say() -> None:
-    assert list(lint_template.findings()) == []
