@@ -1,7 +1,8 @@
 """Reserves what a mail uses up: a slot of the provider's rate and quota, and a place in the day's counts.
 
 The lanes' rows are locked until the commit, so that any number of Lambdas reserve one after the other; the arithmetic
-is limits.py's. Slots lie within a second: what would have to wait longer is told when to come back, and holds nothing.
+is limits.py's. Slots lie within a second or two: what would have to wait longer is told when to come back, and holds
+nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sqlalchemy import Connection, text
 from functions.email.limits import Lane, Limits, reserve
 
 HORIZON = timedelta(seconds=1)
+CRITICAL_HORIZON = timedelta(seconds=2)
+"""Further than routine mail can have taken the slots: a password reset gets the next one, and need not come back."""
 LIMITS_VALID_FOR = timedelta(minutes=10)
 KEEP_SLOTS = timedelta(hours=25)
 
@@ -154,7 +157,7 @@ def grant(tx: Connection, wishes: Sequence[Wish], *, critical: bool) -> dict[UUI
     answers: dict[UUID, Granted | Denied] = {}
     wanting = _within_the_day(wishes, counts, answers)
     full = [Lane(lane.limits, lane.next_slot, taken.get(name, {})) for name, lane in lanes.items()]
-    slots = reserve(full, len(wanting), now=now, horizon=HORIZON)
+    slots = reserve(full, len(wanting), now=now, horizon=CRITICAL_HORIZON if critical else HORIZON)
     for wish, at in zip(wanting, slots.times, strict=False):
         answers[wish.job_id] = Granted(received + (at - now).total_seconds())
     own = names[-1]

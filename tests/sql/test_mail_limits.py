@@ -14,6 +14,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from functions.aws import ses
+from functions.email.limits import UNLIMITED
 from tests.mail import Post, new_user
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,6 +96,17 @@ def test_fourteen_a_second_and_two_hundred_a_day_with_four_workers(post: Post, t
         assert most(times, 86_400) <= per_day
     assert most([at for at, _ in sent], 10) < 140
     assert post.rows("SELECT job_id FROM job_attempts WHERE counted") == []
+
+
+def test_a_password_reset_gets_the_next_slot_when_routine_mail_has_all_before_it(post: Post) -> None:
+    post.provider.limits = ses.Quota(14, UNLIMITED)
+    post.order(post.reset())
+    post.work("email-critical")
+    post.rows("INSERT INTO send_slots SELECT name, next_slot, clock_timestamp() + interval '1 s' FROM send_lanes")
+    post.rows("UPDATE send_lanes SET next_slot = next_slot + 1")
+    [reset] = post.order(post.reset())
+    post.work("email-critical")
+    assert (post.job(reset).state, post.job(reset).runs) == ("completed", 1)
 
 
 @pytest.mark.slow
