@@ -1,8 +1,7 @@
 """Reserves what a mail uses up: a slot of the provider's rate and quota, and a place in the day's counts.
 
 The lanes' rows are locked until the commit, so that any number of Lambdas reserve one after the other; the arithmetic
-is limits.py's. Slots lie within a second or two: what would have to wait longer is told when to come back, and holds
-nothing.
+is limits.py's. Slots lie within seconds: what would have to wait longer is told when to come back, and holds nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from sqlalchemy import Connection, text
 from functions.email.limits import Lane, Limits, reserve
 
 HORIZON = timedelta(seconds=1)
-CRITICAL_HORIZON = timedelta(seconds=2)
-"""Further than routine mail can have taken the slots: a password reset gets the next one, and need not come back."""
+CRITICAL_HORIZON = timedelta(seconds=2.5)
+"""Beyond what routine mail can have taken and one slot more, also at SES's least rate of one a second: a password reset
+gets that slot, and need not come back."""
 LIMITS_VALID_FOR = timedelta(minutes=10)
 KEEP_SLOTS = timedelta(hours=25)
 

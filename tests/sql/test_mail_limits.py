@@ -98,8 +98,9 @@ def test_fourteen_a_second_and_two_hundred_a_day_with_four_workers(post: Post, t
     assert post.rows("SELECT job_id FROM job_attempts WHERE counted") == []
 
 
-def test_a_password_reset_gets_the_next_slot_when_routine_mail_has_all_before_it(post: Post) -> None:
-    post.provider.limits = ses.Quota(14, UNLIMITED)
+@pytest.mark.parametrize("per_second", [14, 1])
+def test_a_password_reset_gets_the_next_slot_when_routine_mail_has_all_before_it(post: Post, per_second: int) -> None:
+    post.provider.limits = ses.Quota(per_second, UNLIMITED)
     post.order(post.reset())
     post.work("email-critical")
     post.rows("INSERT INTO send_slots SELECT name, next_slot, clock_timestamp() + interval '1 s' FROM send_lanes")
