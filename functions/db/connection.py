@@ -6,7 +6,7 @@ Also one round trip per statement instead of pg8000's three.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pg8000.dbapi
@@ -31,11 +31,22 @@ from functions.db.deadline import at_most
 from functions.db.sockets import BoundedSocket, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 CANCEL_REQUEST = 80_877_102
 """https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 GOODBYE_SECONDS = 1.0
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Name a broken socket as the driver's own error. pg8000 does so in most places, but not where it begins to read an
+    answer; and where SQLAlchemy makes a connection, it knows no other error than the driver's for an outage.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise pg8000.dbapi.InterfaceError(f"network error ({error})") from error
 
 
 class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
@@ -60,7 +71,8 @@ class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
 
     def execute_simple(self, statement: str) -> Context:
         self.in_step = False
-        return super().execute_simple(statement)
+        with _network():
+            return super().execute_simple(statement)
 
     def execute_unnamed(
         self, statement: str, vals: Sequence[Any] = (), oids: Sequence[int] = (), stream: Any = None
@@ -100,9 +112,10 @@ class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
         )
         context = Context(statement)
         self.in_step = False
-        self._sock.write(message)
-        self._sock.flush()
-        self.handle_messages(context)
+        with _network():
+            self._sock.write(message)
+            self._sock.flush()
+            self.handle_messages(context)
         return context
 
     def handle_messages(self, context: Context) -> None:

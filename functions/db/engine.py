@@ -75,11 +75,12 @@ def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
 
 
 def _judge(context: ExceptionContext) -> None:
-    """Give up a connection that cannot be used again; name an outage that pg8000 lets through as it is."""
+    """Give up a connection that cannot be used again, and name a socket that broke."""
     error = context.original_exception
-    if isinstance(error, OSError):
+    broken = next((some for some in (error, error.__cause__) if isinstance(some, OSError)), None)
+    if broken:
         context.is_disconnect = True
-        raise DatabaseAway(f"the connection to PostgreSQL broke ({error})")
+        raise DatabaseAway(f"the connection to PostgreSQL broke ({broken})")
     if _says_away(sqlstate(error)) or not _in_step(context.connection):
         context.is_disconnect = True
 

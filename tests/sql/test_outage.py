@@ -124,6 +124,35 @@ def test_a_socket_that_breaks_in_mid_statement_is_an_outage(database: Engine, mo
         assert tx.execute(text("SELECT 1")).scalar_one() == 1
 
 
+@pytest.mark.parametrize("call", ["_get_server_version_info", "do_rollback", "get_default_isolation_level"])
+def test_a_socket_that_breaks_while_a_connection_is_made_is_an_outage(
+    call: str, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy asks an engine's first connection some things, and rolls back, by calls of the driver alone."""
+    made = db.make_engine(load_settings(os.environ))
+    broken: list[str] = []
+
+    def reset(*_: object) -> bytes:
+        broken.append(call)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    def breaking(*arguments: object) -> object:
+        with monkeypatch.context() as cut:
+            cut.setattr("pg8000.core._read", reset)
+            return original(*arguments)
+
+    original = getattr(made.dialect, call)
+    with monkeypatch.context() as first:
+        first.setattr(made.dialect, call, breaking)
+        with pytest.raises(Exception, match="Connection reset") as raised, made.connect():
+            pass
+    assert broken
+    assert db.is_outage(raised.value)
+    with made.begin() as tx:  # on a new connection
+        assert tx.execute(text("SELECT 1")).scalar_one() == 1
+    made.dispose()
+
+
 def test_a_restart_between_two_batches_costs_at_most_one_hand_back(away: Flow, server: Path) -> None:
     away.order(request("test.each"), request("test.each"))
     away.relay()
