@@ -6,7 +6,7 @@ Also one round trip per statement instead of pg8000's three.
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pg8000.dbapi
@@ -23,6 +23,8 @@ from pg8000.core import (
     Context,
     H_pack,
     _create_message,
+    _flush,
+    _write,
     i_pack,
     ii_pack,
 )
@@ -31,22 +33,11 @@ from functions.db.deadline import at_most
 from functions.db.sockets import BoundedSocket, connected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 CANCEL_REQUEST = 80_877_102
 """https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 GOODBYE_SECONDS = 1.0
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Name a broken socket as the driver's own error. pg8000 does so in most places, but not where it begins to read an
-    answer; and where SQLAlchemy makes a connection, it knows no other error than the driver's for an outage.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise pg8000.dbapi.InterfaceError(f"network error ({error})") from error
 
 
 class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
@@ -71,8 +62,7 @@ class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
 
     def execute_simple(self, statement: str) -> Context:
         self.in_step = False
-        with _network():
-            return super().execute_simple(statement)
+        return super().execute_simple(statement)
 
     def execute_unnamed(
         self, statement: str, vals: Sequence[Any] = (), oids: Sequence[int] = (), stream: Any = None
@@ -112,16 +102,22 @@ class Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
         )
         context = Context(statement)
         self.in_step = False
-        with _network():
-            self._sock.write(message)
-            self._sock.flush()
-            self.handle_messages(context)
+        _write(self._sock, message)
+        _flush(self._sock)
+        self.handle_messages(context)
         return context
 
     def handle_messages(self, context: Context) -> None:
-        """Read an answer to its end, whatever is wrong with a row of it."""
+        """Read an answer to its end, whatever is wrong with a row of it.
+
+        A socket that breaks is an error of the driver's here, too. pg8000 names it so except where it begins to read,
+        and SQLAlchemy knows no other error for an outage while it makes a connection.
+        """
         self._misread = None
-        super().handle_messages(context)
+        try:
+            super().handle_messages(context)
+        except OSError as error:
+            raise pg8000.dbapi.InterfaceError("network error") from error
         if self._misread is not None:
             raise self._misread
 

@@ -77,10 +77,9 @@ def _make_engine(read_settings: Callable[[], DatabaseSettings]) -> Engine:
 def _judge(context: ExceptionContext) -> None:
     """Give up a connection that cannot be used again, and name a socket that broke."""
     error = context.original_exception
-    broken = next((some for some in (error, error.__cause__) if isinstance(some, OSError)), None)
-    if broken:
+    if isinstance(error.__cause__, OSError):
         context.is_disconnect = True
-        raise DatabaseAway(f"the connection to PostgreSQL broke ({broken})")
+        raise DatabaseAway(f"the connection to PostgreSQL broke ({error.__cause__})")
     if _says_away(sqlstate(error)) or not _in_step(context.connection):
         context.is_disconnect = True
 

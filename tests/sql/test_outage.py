@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from duecourse.local import postgres as embedded
 from functions.core.errors import DatabaseAway
 from functions.db import engine as db
 from functions.db.migrate import migrate
-from functions.db.settings import load_settings
+from functions.db.settings import DatabaseSettings, load_settings
 from functions.pipeline import batch, triage
 from tests import jobs
 from tests.jobs import request
@@ -124,30 +127,57 @@ def test_a_socket_that_breaks_in_mid_statement_is_an_outage(database: Engine, mo
         assert tx.execute(text("SELECT 1")).scalar_one() == 1
 
 
+def _reset(connection: Any) -> None:
+    def recv_into(*_: object) -> int:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    connection._usock.recv_into = recv_into
+
+
+def _silent(connection: Any) -> None:
+    def recv_into(*_: object) -> int:
+        raise TimeoutError("timed out")
+
+    connection._usock.recv_into = recv_into
+
+
+def _hung_up(connection: Any) -> None:
+    connection._usock.shutdown(socket.SHUT_RDWR)
+
+
+def _terminated(connection: Any) -> None:
+    """As by an operator, or a server that shuts down: it says so before it hangs up."""
+    pid = int.from_bytes(connection._backend_key_data[:4], "big")
+    administration = db.make_engine(load_settings(os.environ))
+    with administration.begin() as tx:
+        tx.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+    administration.dispose()
+
+
+@pytest.mark.parametrize("breaks", [_reset, _silent, _hung_up, _terminated])
 @pytest.mark.parametrize("call", ["_get_server_version_info", "do_rollback", "get_default_isolation_level"])
-def test_a_socket_that_breaks_while_a_connection_is_made_is_an_outage(
-    call: str, database: Engine, monkeypatch: pytest.MonkeyPatch
+def test_a_connection_that_breaks_while_it_is_made_is_an_outage(
+    call: str, breaks: Callable[[Any], None], database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLAlchemy asks an engine's first connection some things, and rolls back, by calls of the driver alone."""
     made = db.make_engine(load_settings(os.environ))
-    broken: list[str] = []
+    opened: list[Any] = []
+    connect, original = db.connect, getattr(made.dialect, call)
 
-    def reset(*_: object) -> bytes:
-        broken.append(call)
-        raise ConnectionResetError(104, "Connection reset by peer")
+    def remember(settings: DatabaseSettings) -> Any:
+        opened.append(connect(settings))
+        return opened[-1]
 
-    def breaking(*arguments: object) -> object:
-        with monkeypatch.context() as cut:
-            cut.setattr("pg8000.core._read", reset)
-            return original(*arguments)
+    def broken(*arguments: object) -> object:
+        breaks(opened[-1])
+        return original(*arguments)
 
-    original = getattr(made.dialect, call)
     with monkeypatch.context() as first:
-        first.setattr(made.dialect, call, breaking)
-        with pytest.raises(Exception, match="Connection reset") as raised, made.connect():
+        first.setattr(db, "connect", remember)
+        first.setattr(made.dialect, call, broken)
+        with pytest.raises((DBAPIError, DatabaseAway)) as raised, made.connect():
             pass
-    assert broken
-    assert db.is_outage(raised.value)
+    assert db.is_outage(raised.value), repr(raised.value)
     with made.begin() as tx:  # on a new connection
         assert tx.execute(text("SELECT 1")).scalar_one() == 1
     made.dispose()
